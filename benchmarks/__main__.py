@@ -18,8 +18,8 @@ from scipy.special import erfc
 
 from actconform.accuracy.function.measure import measure
 from actconform.catalog.kernels import UNARY
-from actconform.comparison.classify import classify
-from actconform.comparison.elementwise import Sample, elementwise_errors
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations

@@ -18,7 +18,8 @@ import actconform.run.scheduler
 import actconform.run.subject
 import actconform.testdata.kernel_vectors
 from actconform import selftest
-from actconform.comparison import classify, comparator, elementwise
+from actconform.comparison import comparator
+from actconform.elements import classify, elementwise
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.scheduler import Plan, plan_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actconform.comparison.elementwise import ErrorStatistics, Sample
+    from actconform.elements.elementwise import ErrorStatistics, Sample
     from actconform.testdata.kernel_vectors import TestVectors
 
     Patch = pytest.MonkeyPatch

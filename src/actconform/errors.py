@@ -67,6 +67,14 @@ class FolderInUseError(Exception):
     """Another run is writing into the folder."""
 
 
+class SweepError(Exception):
+    """A sweep cannot go on: the program fails, or a worker is gone; the message says at which chunk. `refused`: the backend has no such kernel."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
 # Descriptions of models
 
 

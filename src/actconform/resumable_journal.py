@@ -28,7 +28,7 @@ class ResumableJournal(ABC):
     writes it, or it cannot be written.
     """
 
-    file_name: ClassVar[str]
+    file_name: str
     kind: ClassVar[str]
     """What the file is of, as in "another study is being written there"."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from actconform.catalog.kernels import UNARY
 from actconform.comparison.comparator import comparison_of
-from actconform.comparison.elementwise import Sample
+from actconform.elements.elementwise import Sample
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import round_to
 from actconform.testdata.regimes import unary_regimes

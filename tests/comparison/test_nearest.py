@@ -8,7 +8,7 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.comparison.comparator import comparison, comparison_of
-from actconform.comparison.elementwise import Sample
+from actconform.elements.elementwise import Sample
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import all_patterns, round_to
 from actconform.testdata.golden.store import golden_dir, load, read_manifest

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from actconform.comparison.comparator import compare
-from actconform.comparison.elementwise import Sample
 from actconform.comparison.repeats import furthest, locate_moved
+from actconform.elements.elementwise import Sample
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.tolerance.limits import Tolerance
 from actconform.types.dtypes import DTYPES

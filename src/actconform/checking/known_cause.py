@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from actconform.checking.flatten import wide
 from actconform.checking.judge import against_bound, read_as, shown_values, with_exact_specials
 from actconform.checking.runs import RunFailure
-from actconform.comparison.elementwise import Sample
+from actconform.elements.elementwise import Sample
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.computation import attributes_of

@@ -34,6 +34,7 @@ VERBS = {
     "bench": "Time kernels and models on every route, beside their verdicts.",
     "suite": "Run operators through every runtime, judged by the truth: ONNX's own tests, or graphs that are drawn.",
     "study": "Train every kernel as hidden and as output activation, and say with figures what becomes of it.",
+    "sweep": "Compute kernels at all float32 numbers, and say with figures how accurate they are.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
     "train": "Train an exported ONNX model in any ONNX runtime, on your own data.",
     "selftest": "Prove the detector on injected faults.",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.comparison.classify import Located
-from actconform.comparison.elementwise import units
+from actconform.elements.classify import Located
+from actconform.elements.elementwise import units
 from actconform.oracle.rounding import round_to
 from actconform.tolerance.limits import BIAS_POINTS, BINADE_POINTS, END_ULP
 from actconform.tolerance.ulp import to_hex, ulp_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import ErrorStatistics, Sample
+    from actconform.elements.elementwise import ErrorStatistics, Sample
     from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform.comparison.bias import locate_bias, unreached_ends
-from actconform.comparison.classify import Located, locate
-from actconform.comparison.elementwise import Sample, elementwise_errors
 from actconform.comparison.nearest import locate_inexact
 from actconform.comparison.repeats import furthest, locate_moved
+from actconform.elements.classify import Located, locate
+from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.testdata.sizes import OF_SIZES
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import ErrorStatistics
+    from actconform.elements.elementwise import ErrorStatistics
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.tolerance.limits import Tolerance
     from actconform.types import Bundle, Place

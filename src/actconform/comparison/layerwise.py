@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.comparison.classify import classify
 from actconform.comparison.comparator import measurement, structural
-from actconform.comparison.elementwise import Sample, elementwise_errors
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.oracle.layers.model import reading
 from actconform.oracle.layers.registry import formula_of
 from actconform.tolerance.layer_bounds import layer_bound

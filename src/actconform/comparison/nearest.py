@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.comparison.classify import Located
-from actconform.comparison.elementwise import units
+from actconform.elements.classify import Located
+from actconform.elements.elementwise import units
 from actconform.oracle.rounding import round_to
 from actconform.tolerance.limits import (
     BINADE_POINTS,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import ErrorStatistics, Sample
+    from actconform.elements.elementwise import ErrorStatistics, Sample
     from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.comparison.classify import Located
-from actconform.comparison.elementwise import units
+from actconform.elements.classify import Located
+from actconform.elements.elementwise import units
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]

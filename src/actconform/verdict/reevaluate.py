@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from actconform.comparison.classify import classify
 from actconform.comparison.comparator import compare, comparison_of, joined, structure
-from actconform.comparison.elementwise import elementwise_errors
 from actconform.comparison.layerwise import layerwise
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import elementwise_errors
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.comparison.comparator import Comparison
-    from actconform.comparison.elementwise import Sample
     from actconform.comparison.metamorphic import RelationChecks
+    from actconform.elements.elementwise import Sample
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.types import Artifact, Bundle, Finding
     from actconform.types.dtypes import FloatFormat

@@ -25,6 +25,7 @@ from actconform.workers.protocol import (
     write_message,
 )
 from actconform.workers.step_session import StepResult
+from actconform.workers.sweep_session import SweepResult
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import ExportJob, Job, TrainedJob, TrainingJob
     from actconform.workers.server import Request
     from actconform.workers.step_session import StepJob
+    from actconform.workers.sweep_session import SweepJob
     from actconform.workers.timing import Prepare, TakeSample
 
 Answer = TypeVar(
@@ -47,6 +49,7 @@ Answer = TypeVar(
     TrainingResult,
     StepResult,
     GraphResult,
+    SweepResult,
     Prepared,
     Sampled,
 )
@@ -139,6 +142,12 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, GraphResult, timeout, f"while it ran {job.name}")
+
+    def sweep(self, job: SweepJob, timeout: float) -> SweepResult:
+        """Have the worker sweep a chunk of all float32 numbers; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, SweepResult, timeout, f"in chunk {job.chunk} of {job.case.id}")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""

@@ -17,7 +17,7 @@ import threading
 import time
 from importlib.metadata import EntryPoint
 from io import FileIO
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -28,23 +28,20 @@ from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_vers
 from actconform.text import shortened
 from actconform.types import base_name
 from actconform.workers.code import code_digest
-from actconform.workers.graph_session import GraphJob, GraphResult, run_graphs
+from actconform.workers.graph_session import GraphJob, run_graphs
 from actconform.workers.protocol import (
     ExportJob,
-    ExportResult,
     Handshake,
     Job,
-    JobResult,
     TrainedJob,
-    TrainedResult,
     TrainingJob,
-    TrainingResult,
     read_message,
     write_message,
 )
 from actconform.workers.session import Session, fault_message, type_name
-from actconform.workers.step_session import StepJob, StepResult, StepSession
-from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
+from actconform.workers.step_session import StepJob, StepSession
+from actconform.workers.sweep_session import SweepJob, SweepSession
+from actconform.workers.timing import Prepare, TakeSample, Timers
 from actconform.workers.trained_session import TrainedSession
 from actconform.workers.training_session import do_training
 
@@ -54,7 +51,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | StepJob | GraphJob | Prepare | TakeSample
+Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | StepJob | GraphJob | SweepJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -124,33 +121,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_message(answers, handshake)
         if session is None:
             return 1
-        timers, trained, steps = Timers(session), TrainedSession(session), StepSession(session)
+        kept = _Kept(Timers(session), TrainedSession(session), StepSession(session), SweepSession(session))
         while True:
-            write_message(answers, _answer(session, timers, trained, steps, read_message(requests, REQUEST)))
+            write_message(answers, _answer(session, kept, read_message(requests, REQUEST)))
     except (EOFError, BrokenPipeError):
         return 0
 
 
-def _answer(  # noqa: PLR0911  a line for each kind of request
-    session: Session, timers: Timers, trained: TrainedSession, steps: StepSession, request: Request
-) -> JobResult | ExportResult | TrainedResult | TrainingResult | StepResult | GraphResult | Prepared | Sampled:
+class _Kept(NamedTuple):
+    """What stays loaded in the worker between requests."""
+
+    timers: Timers
+    trained: TrainedSession
+    steps: StepSession
+    sweeps: SweepSession
+
+
+def _answer(session: Session, kept: _Kept, request: Request) -> object:  # noqa: PLR0911  a line for each kind of request
+    """Return the answer, of the type that `Worker` expects for the request."""
     match request:
         case Job():
             return session.run(request)
         case ExportJob():
             return session.export(request)
         case TrainedJob():
-            return trained.run(request)
+            return kept.trained.run(request)
         case TrainingJob():
             return do_training(session, request)
         case StepJob():
-            return steps.run(request)
+            return kept.steps.run(request)
         case GraphJob():
             return run_graphs(session, request)
+        case SweepJob():
+            return kept.sweeps.run(request)
         case Prepare():
-            return timers.prepare(request)
+            return kept.timers.prepare(request)
         case TakeSample():
-            return timers.sample(request)
+            return kept.timers.sample(request)
 
 
 def _facts(backend: Backend) -> dict[str, str]:

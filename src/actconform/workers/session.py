@@ -118,7 +118,7 @@ class Session:
         try:
             self.require_available()
             with stage("export"), capture_warnings() as captured:
-                subject = job.model or self._subject(job.subject)
+                subject = job.model or self.subject(job.subject)
                 artifact = _exported(self.exporter_of(job.exporter), subject, job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
@@ -149,7 +149,7 @@ class Session:
         name: Stage = "build" if backend.kind == "framework" else "load"
         with stage(name):
             if name == "build":
-                subject = self._subject(case.subject)
+                subject = self.subject(case.subject)
                 if isinstance(subject, Model):
                     subject = msgspec.structs.replace(subject, batch=job.batch or subject.batch)
                     program = backend.build_model(subject, case.dtype)
@@ -185,7 +185,8 @@ class Session:
                 raise TypeError(f"surviving_tensors returned {type_name(names)}: wanted a tuple of names")
         return tuple(names)
 
-    def _subject(self, name: str) -> Kernel | Model:
+    def subject(self, name: str) -> Kernel | Model:
+        """Return the kernel or model of the worker's catalog; raise LookupError, with advice, where there is none."""
         try:
             return self.catalog.subject(name)
         except KeyError:

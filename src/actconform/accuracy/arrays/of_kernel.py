@@ -9,8 +9,8 @@ import numpy as np
 
 from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, DifferenceKind
 from actconform.accuracy.arrays.conversion import array_of
-from actconform.comparison.classify import locate
-from actconform.comparison.elementwise import Sample, elementwise_errors
+from actconform.elements.classify import locate
+from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.errors import Unsupported, UsageError, near
 from actconform.oracle import truth
 from actconform.oracle.rounding import round_to
@@ -25,7 +25,7 @@ from actconform.verdict.causes.conventions import accepted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.comparison.classify import Located
+    from actconform.elements.classify import Located
     from actconform.types import Aspect
     from actconform.types.dtypes import FloatFormat
 

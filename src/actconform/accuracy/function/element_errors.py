@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.comparison.elementwise import units
+from actconform.elements.elementwise import units
 from actconform.oracle.rounding import round_to
 from actconform.tolerance.ulp import contracted, ulp_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]

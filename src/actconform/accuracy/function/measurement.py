@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from actconform.accuracy.function.element_errors import ElementErrors, correctly_rounded, element_errors
-from actconform.comparison.elementwise import HISTOGRAM_BINS
+from actconform.elements.elementwise import HISTOGRAM_BINS
 from actconform.tolerance.ulp import to_hex
 from actconform.types.dtypes import from_hex
 from actconform.verdict.severity import severity_order
@@ -17,7 +17,7 @@ from actconform.verdict.severity import severity_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
     from actconform.types import Aspect, Finding, Measurement
 

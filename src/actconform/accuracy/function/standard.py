@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.testdata.golden.store import Golden
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Aspect

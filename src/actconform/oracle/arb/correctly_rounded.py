@@ -84,6 +84,13 @@ def exact(kernel: Kernel, aspect: Aspect, x: NDArray[np.floating]) -> F64:
     )
 
 
+def exactly_rounded(kernel: Kernel, aspect: Aspect, x: NDArray[np.floating], dtype: str) -> F64:
+    """Return f(x), or f'(x), rounded once to `dtype`, "f32", "f16" or "bf16", as float64: as `exact`, which rounds to binary64."""
+    points = np.asarray(x, dtype=np.float64).ravel().tolist()
+    rounding = partial(_round_arb, target=DTYPES[dtype])
+    return np.array(list(_rounded(kernel, aspect, points, rounding)), dtype=np.float64).reshape(np.shape(x))
+
+
 def exact_table(kernel: Kernel, aspect: Aspect, dtype: str) -> NDArray[np.uint16]:
     """Return the patterns of f, or f', at all 65,536 numbers of "f16" or "bf16" in pattern order, each rounded once to dtype.
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.types import Aspect, Kernel
     from actconform.types.dtypes import FloatFormat
 

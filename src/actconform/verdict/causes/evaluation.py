@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform.comparison.comparator import join
-from actconform.comparison.elementwise import Sample, units
+from actconform.elements.elementwise import Sample, units
 from actconform.errors import FormulaError, Unsupported
 from actconform.onnx.gradient_artifact import COTANGENT, with_cotangents
 from actconform.oracle import truth

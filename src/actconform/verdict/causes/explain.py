@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.comparison.comparator import Comparison
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.types import Case, Place
     from actconform.types.cause import Cause, LibraryAccuracy, Register
 

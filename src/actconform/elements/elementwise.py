@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
-from actconform.comparison.error_profile import WorstByBinade
+from actconform.elements.error_profile import WorstByBinade
 from actconform.tolerance.ulp import ulp_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from actconform.tolerance.limits import Tolerance
 
-    F64 = NDArray[np.float64]
+F64: TypeAlias = "NDArray[np.float64]"
 
 BLOCK = 1 << 15
 HISTOGRAM_BINS = 36
@@ -101,7 +101,7 @@ def elementwise_errors(sample: Sample, tolerance: Tolerance) -> ErrorStatistics:
 def compiled_code() -> Any:
     """Return the module with the compiled pass, None where numba is not installed: the extra actconform[fast]."""
     try:
-        return importlib.import_module("actconform.comparison.compiled")
+        return importlib.import_module("actconform.elements.compiled")
     except ImportError:
         return None
 
@@ -120,15 +120,28 @@ def _compiled_pass(compiled: Any, sample: Sample, tolerance: Tolerance, errors: 
     errors.within = errors.n - number
 
 
-def _block(block: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> NDArray[np.int64]:
+class BlockErrors(NamedTuple):
+    """The errors of a block: |error| in ULP; the error in the tolerance's unit, signed, and its size; which elements are plainly within
+    their limit; and s(x), of one element where it is the same for all. NaN where output or truth is not finite.
+    """
+
+    ulp: F64
+    signed: F64
+    scaled: F64
+    within: NDArray[np.bool_]
+    scales: F64
+
+
+def block_errors(block: Sample, tolerance: Tolerance) -> BlockErrors:
+    """Return the errors of a few elements, which stay in cache; NumPy's warnings are the caller's to silence."""
     got = block.got.astype(np.float64)
     ulps = ulp_of(block.truth, tolerance.fmt)
     unit, scales = units(block, tolerance, ulps)
-    ratio = got - block.truth
-    ulp = np.abs(ratio)
+    signed = got - block.truth
+    ulp = np.abs(signed)
     ulp /= ulps
-    ratio /= unit
-    scaled = ulp if unit is ulps else np.abs(ratio)
+    signed /= unit
+    scaled = ulp if unit is ulps else np.abs(signed)
     within = scaled <= tolerance.limit
     if tolerance.tail:
         # whether the tail tier applies is looked up only where it could be broken
@@ -136,6 +149,11 @@ def _block(block: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> NDAr
         if far.any():
             within &= ~(far & (np.abs(block.truth) < scales / 8) & ~tolerance.near_root(block.x))
     _hold_range_and_sign(within, got, block.truth, tolerance)
+    return BlockErrors(ulp, signed, scaled, within, scales)
+
+
+def _block(block: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> NDArray[np.int64]:
+    ulp, ratio, scaled, within, scales = block_errors(block, tolerance)
     if block.cotangent is not None:
         ratio *= np.sign(block.cotangent)
     suspects, x, truth = np.empty(0, np.int64), block.x, block.truth

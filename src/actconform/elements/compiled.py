@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import Sample
+    from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
 
 STRIP = 512  # elements whose intermediate numbers stay in the first level of the cache

@@ -10,8 +10,8 @@ import pytest
 from scipy import special
 
 from actconform.catalog.kernels import UNARY
-from actconform.comparison.classify import classify
-from actconform.comparison.elementwise import Sample, elementwise_errors
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import round_to
 from actconform.testdata.golden.store import golden_dir, load, read_manifest

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.comparison import elementwise
-from actconform.comparison.classify import classify
-from actconform.comparison.elementwise import BLOCK, HISTOGRAM_BINS, ErrorStatistics, Sample, elementwise_errors
+from actconform.elements import elementwise
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import BLOCK, HISTOGRAM_BINS, ErrorStatistics, Sample, elementwise_errors
 from actconform.oracle.rounding import round_to
 from actconform.tolerance.limits import Tolerance
 from actconform.types import Kink

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.comparison.classify import classify
 from actconform.comparison.comparator import measurement
-from actconform.comparison.elementwise import BLOCK, Sample, elementwise_errors
+from actconform.elements.classify import classify
+from actconform.elements.elementwise import BLOCK, Sample, elementwise_errors
 from actconform.tolerance.limits import Tolerance
 from actconform.types import Kink
 from actconform.types.dtypes import DTYPES

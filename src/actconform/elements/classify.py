@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.comparison.elementwise import units
+from actconform.elements.elementwise import units
 from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.ulp import contracted, to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval, Worst
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.comparison.elementwise import ErrorStatistics, Sample
+    from actconform.elements.elementwise import ErrorStatistics, Sample
     from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]

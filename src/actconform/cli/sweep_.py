@@ -1,0 +1,181 @@
+"""`actconform sweep`: kernels over all float32 numbers, chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from actconform._version import __version__
+from actconform.cli import announced
+from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
+from actconform.exhaustive.patterns import CHUNKS, EXTENTS, chunk_order, swept_inputs
+from actconform.plugin.loader import load_plugins
+from actconform.report.sweep.sweep_screen import SweepProgress, sweep_table
+from actconform.report.terminal.console import open_console, plain
+from actconform.run.scheduler import facts_of
+from actconform.say import say
+from actconform.settings import read_config
+from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal
+from actconform.sweep.plan import sweep_plan, swept_graph
+from actconform.sweep.request import SweepRequest
+from actconform.sweep.runner import started, sweep_chunks
+from actconform.types import ASPECTS
+from actconform.types.json import digest_of_json, finite
+from actconform.workers.from_settings import configured, configured_worker, with_environments
+
+if TYPE_CHECKING:
+    from actconform.plugin.loader import Catalog
+    from actconform.settings import Config
+    from actconform.sweep.journal import SweptChunk
+    from actconform.types import Artifact, Case
+    from actconform.workers.client import Worker
+    from actconform.workers.protocol import Handshake
+
+
+class _Running(msgspec.Struct, kw_only=True):
+    """The sweeps as they go: what is swept with which workers until when, and why it ended before its last chunk."""
+
+    catalog: Catalog
+    config: Config
+    request: SweepRequest
+    deadline: float
+    stack: ExitStack
+    workers: dict[str, list[Worker]] = {}
+    sweeps: list[Sweep] = []
+    refused: list[str] = []
+    ending: str = ""
+    failed: bool = False
+
+
+RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x| < 128 besides; all: all 2^32."
+
+
+@click.command("sweep")
+@click.argument("patterns", nargs=-1, metavar="[KERNEL]...")
+@click.option("--route", "routes", multiple=True, help="What computes: torch, authored+ort-cpu ... (repeatable).")
+@click.option(
+    "--aspect",
+    "aspects",
+    type=click.Choice(ASPECTS),
+    multiple=True,
+    default=("value",),
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option(
+    "--range",
+    "extent",
+    type=click.Choice(EXTENTS),
+    default="quick",
+    show_default=True,
+    help=RANGE_HELP,
+)
+@click.option("--workers", default=1, show_default=True, help="Processes that compute at once.")
+@click.option("--budget", default="", help="Begin no chunk after this time: 90s, 10m, 2h.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("sweep-out"),
+    show_default=True,
+    help="Folder for journals and report.",
+)
+@click.option("--resume", is_flag=True, help="Keep the chunks that an interrupted sweep in --out has, do the rest.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+def command(config_path: Path | None, **arguments: Any) -> int:
+    """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
+
+    Exit code 0: swept; 1: a program failed, or it ended early; 2: wrong usage, or a kernel that is not elementwise.
+    """
+    began = time.monotonic()
+    request = SweepRequest(**arguments)
+    config = read_config(config_path)
+    catalog = configured(announced(load_plugins()), config)
+    plan = sweep_plan(catalog, request)
+    config = with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
+    console = open_console()
+    inputs = len(plan.cases) * sum(swept_inputs(chunk, request.extent) for chunk in range(CHUNKS))
+    with ExitStack() as stack:
+        running = _Running(
+            catalog=catalog, config=config, request=request, deadline=began + request.seconds, stack=stack
+        )
+        with SweepProgress(inputs, console) as progress:
+            for case in plan.cases:
+                _sweep(running, case, progress)
+                if running.ending:
+                    break
+    sweep_table(console, running.sweeps)
+    for words in (*plan.left_out, *running.refused):
+        console.print(plain(f"not swept: {words}"), style="dim", soft_wrap=True)
+    if not running.sweeps and running.refused:
+        raise UsageError("nothing was swept:\n" + "\n".join(running.refused))
+    done = sum(sweep.complete for sweep in running.sweeps)
+    words = f"\n{done} of {len(plan.cases)} sweeps complete     {request.out}     {time.monotonic() - began:.0f} s"
+    console.print(plain(words), style="bold", soft_wrap=True)
+    if running.ending:
+        console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
+    return 1 if running.ending or running.failed else 0
+
+
+def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
+    """Sweep one case, or the rest of it; what the backend refuses is noted, what ends the sweep is its `ending`."""
+    try:
+        artifact = swept_graph(running.catalog, case, running.config)
+    except (Unsupported, Unavailable, ExportError, WorkerError) as error:
+        running.refused.append(f"{case.id}: {error}")
+        return
+    workers = _workers(running, running.catalog.worker(case))
+    identity = _identity(running, case, artifact, started(workers))
+    request = running.request
+    resume = request.resume and (request.out / identity.file_name).exists()
+    with SweepJournal(request.out, identity, resume=resume) as journal:
+        sweep = Sweep(identity=identity, chunks=dict(journal.earlier))
+        running.sweeps.append(sweep)
+        progress.leave_out(sweep.statistics.inputs)
+
+        def keep(chunk: SweptChunk) -> None:
+            journal.add(chunk)
+            sweep.chunks[chunk.chunk] = chunk
+            progress.advance(chunk.statistics.inputs, case.id)
+
+        rest = [chunk for chunk in chunk_order() if chunk not in sweep.chunks]
+        try:
+            sweep_chunks(case, artifact, identity.extent, rest, workers, running.deadline, keep)
+        except KeyboardInterrupt:
+            running.ending = "interrupted"
+        except SweepError as error:
+            if error.refused:
+                running.refused.append(str(error))
+                running.sweeps.remove(sweep)
+            else:
+                running.failed = True
+                running.refused.append(f"failed: {error}")
+        if time.monotonic() >= running.deadline and not sweep.complete and not running.ending:
+            running.ending = f"the budget of {request.budget} is used up"
+
+
+def _workers(running: _Running, backend: str) -> list[Worker]:
+    if backend not in running.workers:
+        running.workers[backend] = [
+            running.stack.enter_context(configured_worker(backend, running.config))
+            for _ in range(running.request.workers)
+        ]
+    return running.workers[backend]
+
+
+def _identity(running: _Running, case: Case, artifact: Artifact | None, hello: Handshake) -> SweepIdentity:
+    return SweepIdentity(
+        actconform=__version__,
+        case=case,
+        extent=running.request.extent,
+        definition=digest_of_json(finite(running.catalog.kernels[case.subject])),
+        graph=hashlib.sha256(artifact.model).hexdigest() if artifact else "",
+        provider=hello.provider,
+        facts={**facts_of(hello), "cpu": hello.cpu},
+    )

@@ -1,0 +1,106 @@
+"""A sweep on the terminal: how far it is, at what rate, and a line for each kernel and route."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from actconform.exhaustive.patterns import CHUNKS
+from actconform.report.terminal.console import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from rich.console import Console
+
+    from actconform.sweep.journal import Sweep
+
+PLAIN_SECONDS = 15.0
+WITHIN = (1, 2, 4, 8)  # ULP
+
+
+class SweepProgress:
+    """Counts inputs, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere."""
+
+    def __init__(self, inputs: int, console: Console) -> None:
+        self._inputs, self._done = inputs, 0
+        self._console = console
+        self._started = time.monotonic()
+        self._next = self._started + PLAIN_SECONDS
+        columns = (TextColumn("sweep"), BarColumn(20), TextColumn("{task.fields[words]}", markup=False))
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("", total=inputs, words="")
+        self._live = console.is_terminal and not console.is_dumb_terminal
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def leave_out(self, inputs: int) -> None:
+        """Count inputs off that are done already."""
+        self._inputs -= inputs
+
+    def advance(self, inputs: int, doing: str) -> None:
+        """Count inputs that are done; `doing` names their kernel and route."""
+        self._done += inputs
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        left = (self._inputs - self._done) / rate
+        words = f"{100.0 * self._done / self._inputs:.0f} %, {rate / 1e6:.0f} M/s, {left:.0f} s left: {doing}"
+        if self._live:
+            self._bar.update(self._task, completed=self._done, words=words)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            self._console.print(plain(words), soft_wrap=True)
+
+
+def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:
+    """Print a line for each sweep: its worst errors with their inputs, shares of outputs by error, findings."""
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("kernel", "aspect", "route"):
+        grid.add_column(name, no_wrap=True)
+    for name in (
+        "inputs",
+        "max ULP",
+        "at",
+        "max scaled",
+        "at",
+        "right",
+        *(f"<{ulp} ULP" for ulp in WITHIN),
+        "findings",
+    ):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for sweep in sweeps:
+        case, counted = sweep.identity.case, sweep.statistics
+        if not counted.inputs:
+            continue
+        inputs = f"{counted.inputs:,}" + ("" if sweep.complete else f" ({len(sweep.chunks)}/{CHUNKS})")
+        cells = [case.subject, case.aspect, case.route, inputs]
+        for worst in (counted.ulp, counted.scaled):
+            cells += [short_error(worst.error), worst.input_hex]
+        right = share(counted.correctly_rounded, counted.inputs)
+        cells += [("≈" if counted.undecided else "") + right]
+        cells += [share(counted.below(ulp), counted.inputs) for ulp in WITHIN]
+        cells += [str(len(counted.findings)) if counted.findings else "none"]
+        grid.add_row(*map(plain, cells))
+    console.print(grid)
+
+
+def short_error(error: float) -> str:
+    """Return an error in four digits, "-" where there is none."""
+    return "-" if error < 0 else f"{error:.4g}"
+
+
+def share(count: int, of: int) -> str:
+    """Return a share in per cent; "100 %" only where it is all."""
+    if count == of:
+        return "100 %"
+    return f"{min(100.0 * count / of, 99.9999):.6g} %"

@@ -1,0 +1,151 @@
+"""What a sweep leaves as it goes: a file for each kernel, aspect, route and extent, a line that says which, then a line a chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.errors import UsageError
+from actconform.exhaustive.patterns import CHUNKS, Extent
+from actconform.exhaustive.statistics import SweepStatistics, added_up
+from actconform.files import read_bytes
+from actconform.resumable_journal import NO_RECORD, ResumableJournal
+from actconform.text import one_line
+from actconform.types import Case  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types.json import finite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+SUFFIX = ".sweep.jsonl"
+
+
+class SweepIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What all chunks of a sweep depend on: two chunks under the same may be added."""
+
+    actconform: str
+    case: Case
+    extent: Extent
+    definition: str
+    """The SHA-256 of the kernel as data."""
+    graph: str = ""
+    """The SHA-256 of the graph that the runtime loads; "" on a native route."""
+    provider: str
+    """The distribution of the backend and its version."""
+    facts: dict[str, str]
+    """Of the worker's process and what computes there: versions, processor."""
+
+    @property
+    def file_name(self) -> str:
+        """The journal's name."""
+        case = self.case
+        return f"{case.subject}.{case.aspect}.{case.route}.{self.extent}{SUFFIX}"
+
+    def differences(self, from_: SweepIdentity) -> list[str]:
+        """Return in words what is otherwise: "torch was 2.12, is 2.13"."""
+        before, now = from_.fields(), self.fields()
+        return [
+            f"{name} was {one_line(before.get(name, 'not there'))}, is {one_line(now.get(name, 'not there'))}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+
+    def fields(self) -> dict[str, str]:
+        """Return all that identifies, by name."""
+        names = ("actconform", "extent", "definition", "graph", "provider")
+        case = {
+            "kernel": self.case.subject,
+            "aspect": self.case.aspect,
+            "dtype": self.case.dtype,
+            "route": self.case.route,
+        }
+        return {**case, **{name: str(getattr(self, name)) for name in names}, **self.facts}
+
+
+class SweptChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk that is done: its statistics, the SHA-256 of its outputs, the seconds of the worker."""
+
+    chunk: int
+    sha256: str
+    statistics: SweepStatistics
+    seconds: float
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """A sweep, or as much of it as is done."""
+
+    identity: SweepIdentity
+    chunks: dict[int, SweptChunk]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is done."""
+        return len(self.chunks) == CHUNKS
+
+    @property
+    def statistics(self) -> SweepStatistics:
+        """What all chunks count together."""
+        return added_up(self.chunks[number].statistics for number in sorted(self.chunks))
+
+
+class _Head(msgspec.Struct):
+    sweep: SweepIdentity
+
+
+class SweepJournal(ResumableJournal):
+    """Appends chunks to a file of a folder; with `resume` those that an earlier run of the same sweep left are in `earlier`."""
+
+    kind = "sweep"
+
+    def __init__(self, folder: Path, identity: SweepIdentity, *, resume: bool) -> None:
+        self.file_name = identity.file_name
+        self._identity = identity
+        self.earlier: dict[int, SweptChunk] = {}
+        super().__init__(folder, msgspec.json.encode({"sweep": identity}), resume=resume)
+
+    def add(self, chunk: SweptChunk) -> None:
+        """Append a chunk. Raises OSError."""
+        self._write(msgspec.json.encode(finite(chunk)))
+
+    def _another_run(self, head: bytes) -> str:
+        differences = self._identity.differences(msgspec.json.decode(head, type=_Head).sweep)
+        return f"is of another sweep: {'; '.join(differences)}" if differences else ""
+
+    def _keep(self, line: bytes) -> None:
+        chunk = _chunk(line)
+        self.earlier[chunk.chunk] = chunk
+
+
+def _chunk(line: bytes) -> SweptChunk:
+    # not strict: "nan" or "inf" where a number stands is one
+    chunk = msgspec.json.decode(line, type=SweptChunk, strict=False)
+    if not 0 <= chunk.chunk < CHUNKS:
+        raise msgspec.DecodeError(f"chunk {chunk.chunk}")
+    return chunk
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Return the sweep of a journal; lines that are cut off or are no chunk are left out. Raises UsageError where it is no journal."""
+    try:
+        head, *lines = read_bytes(path).split(b"\n")
+        identity = msgspec.json.decode(head, type=_Head).sweep
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except NO_RECORD as error:
+        raise UsageError(f"{path}: is no journal of a sweep: its first line names none") from error
+    return Sweep(identity=identity, chunks={chunk.chunk: chunk for chunk in _chunks(lines)})
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterable[SweptChunk]:
+    for line in lines:
+        try:
+            yield _chunk(line)
+        except NO_RECORD:
+            continue
+
+
+def read_sweeps(folder: Path) -> list[Sweep]:
+    """Return the sweeps of all journals in a folder, by file name. Raises UsageError as `read_sweep` does."""
+    return [read_sweep(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]

@@ -1,0 +1,90 @@
+"""Which kernels are swept on which routes, and the graph of each."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+from actconform.errors import Unsupported, UsageError, near
+from actconform.exhaustive.measure import SweptFunction
+from actconform.run.export_cache import Exports, cache_folder
+from actconform.run.select import routes
+from actconform.run.subject import subject_of
+from actconform.types import ASPECTS, DRIVER_EXPORTER, Case
+from actconform.workers.from_settings import configured_worker
+
+if TYPE_CHECKING:
+    from actconform.plugin.loader import Catalog
+    from actconform.settings import Config
+    from actconform.sweep.request import SweepRequest
+    from actconform.types import Artifact, Kernel
+
+DTYPE = "f32"
+
+
+class SweepPlan(NamedTuple):
+    """The cases to be swept, and in words the kernels that a glob matches and that cannot be."""
+
+    cases: list[Case]
+    left_out: list[str]
+
+
+def sweep_plan(catalog: Catalog, request: SweepRequest) -> SweepPlan:
+    """Return what is asked for. Raises UsageError for names that match nothing, with near matches, for what is not elementwise
+    where nothing else is asked for, and for numbers that make no sweep.
+    """
+    if request.workers < 1:
+        raise UsageError(f"--workers {request.workers}: expected at least 1")
+    if not request.routes:
+        raise UsageError("no --route: name what computes, such as --route torch or --route authored+ort-cpu")
+    offered = routes(catalog, [part for route in request.routes for part in route.split("+")])
+    for route in request.routes:
+        if route not in offered:
+            raise UsageError(f"unknown route {route!r}{near(route, sorted(offered))}")
+    cases: list[Case] = []
+    left_out: dict[str, None] = {}
+    for kernel in _kernels(catalog, request.patterns):
+        for aspect in ASPECTS:
+            if aspect not in request.aspects:
+                continue
+            try:
+                SweptFunction.of(kernel, aspect)
+            except Unsupported as error:
+                left_out[str(error)] = None
+                continue
+            cases += [Case(kernel.name, aspect, DTYPE, route) for route in request.routes]
+    if not cases:
+        raise UsageError("nothing to sweep:\n" + "\n".join(left_out))
+    return SweepPlan(cases, list(left_out))
+
+
+def _kernels(catalog: Catalog, patterns: tuple[str, ...]) -> list[Kernel]:
+    chosen: dict[str, Kernel] = {}
+    for pattern in patterns or ("*",):
+        names = [name for name in catalog.kernels if fnmatchcase(name, pattern)]
+        if not names:
+            raise UsageError(f"unknown kernel {pattern!r}{near(pattern, sorted(catalog.kernels))}")
+        chosen |= {name: catalog.kernels[name] for name in names}
+    return list(chosen.values())
+
+
+def swept_graph(catalog: Catalog, case: Case, config: Config) -> Artifact | None:
+    """Return the graph that the route of a case runs: authored, or exported in its framework's worker; of a gradient the extended one.
+
+    None on a native route. Raises Unsupported, Unavailable, ExportError and WorkerError.
+    """
+    if case.exporter is None:
+        return None
+    kernel = catalog.kernels[case.subject]
+    line = subject_of(kernel)
+    exporter = catalog.exporter(case)
+    if case.exporter == DRIVER_EXPORTER or exporter is None:
+        graph = line.author(case.dtype)
+    else:
+        with configured_worker(exporter.source, config) as worker:
+            exports = Exports(worker, cache_folder())
+            try:
+                graph = exports.artifact(kernel, case.dtype, case.exporter, config.timeout)
+            finally:
+                exports.close()
+    return line.graph_for(graph, case.aspect, ["y"])

@@ -1,0 +1,128 @@
+"""Chunks of one sweep, one after the other in each of its workers."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from actconform.errors import SweepError, UsageError, WorkerError
+from actconform.sweep.journal import SweptChunk
+from actconform.workers.sweep_session import SweepJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from actconform.exhaustive.patterns import Extent
+    from actconform.types import Artifact, Case
+    from actconform.workers.client import Worker
+    from actconform.workers.protocol import Handshake
+
+CHUNK_SECONDS = 600.0  # of a chunk at least: a slow kernel's on a busy machine
+WAKE_SECONDS = 0.5  # a Ctrl-C that comes just before a wait without end would not end it
+
+
+def started(workers: Sequence[Worker]) -> Handshake:
+    """Start all workers and return the handshake that they have in common.
+
+    Raises UsageError where one cannot start or compute here, or has other versions than the first, naming both.
+    """
+    first: Handshake | None = None
+    for worker in workers:
+        try:
+            hello = worker.start()
+        except WorkerError as error:
+            raise UsageError(f"{worker.backend}: {error}") from error
+        if hello.unavailable:
+            raise UsageError(f"{worker.backend}: {hello.unavailable}")
+        if first is not None and (hello.facts, hello.provider, hello.cpu) != (first.facts, first.provider, first.cpu):
+            before, now = ({**each.facts, "provider": each.provider, "cpu": each.cpu} for each in (first, hello))
+            differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            words = "; ".join(
+                f"{name} is {before.get(name, 'not there')} and {now.get(name, 'not there')}" for name in differing
+            )
+            raise UsageError(f"the workers of {worker.backend} differ: {words}; give all of them the same environment")
+        first = first or hello
+    assert first is not None  # there is at least one worker
+    return first
+
+
+def sweep_chunks(
+    case: Case,
+    artifact: Artifact | None,
+    extent: Extent,
+    chunks: Iterable[int],
+    workers: Sequence[Worker],
+    deadline: float,
+    on_chunk: Callable[[SweptChunk], None],
+) -> None:
+    """Sweep chunks, each in the next free worker, and hand each that is done to `on_chunk` in the caller's thread.
+
+    After `deadline`, as time.monotonic has it, no further chunk is begun. Raises SweepError where one cannot be done, after
+    those that the other workers had begun are handed on. Where `on_chunk` raises, or the caller is interrupted, workers are closed.
+    """
+    turns = _Turns(deque(chunks), deadline, queue.Queue())
+    for worker in workers:
+        threading.Thread(target=turns.take, args=(worker, case, artifact, extent), daemon=True).start()
+    failures = []
+    try:
+        for item in turns.items(len(workers)):
+            if isinstance(item, SweepError):
+                failures.append(item)
+            else:
+                on_chunk(item)
+    except BaseException:
+        turns.waiting.clear()
+        for worker in workers:
+            worker.close()
+        raise
+    if failures:
+        raise failures[0]
+
+
+class _Turns(NamedTuple):
+    """The chunks that wait, until when one may begin, and what is done."""
+
+    waiting: deque[int]
+    deadline: float
+    done: queue.Queue[SweptChunk | SweepError | None]
+
+    def take(self, worker: Worker, case: Case, artifact: Artifact | None, extent: Extent) -> None:
+        """Sweep one waiting chunk after the other; at the end None is done."""
+        try:
+            while time.monotonic() < self.deadline:
+                self.done.put(_swept(worker, SweepJob(case, artifact, self.waiting.popleft(), extent)))
+        except IndexError:
+            pass  # none is left
+        except SweepError as error:
+            self.waiting.clear()
+            self.done.put(error)
+        finally:
+            self.done.put(None)
+
+    def items(self, working: int) -> Iterator[SweptChunk | SweepError]:
+        """Yield what is done until each of the `working` workers has ended."""
+        while working:
+            try:
+                item = self.done.get(timeout=WAKE_SECONDS)
+            except queue.Empty:
+                continue
+            if item is None:
+                working -= 1
+            else:
+                yield item
+
+
+def _swept(worker: Worker, job: SweepJob) -> SweptChunk:
+    try:
+        result = worker.sweep(job, CHUNK_SECONDS)
+    except WorkerError as error:
+        raise SweepError(f"{job.case.id}, chunk {job.chunk}: {error}") from error
+    if result.failure is not None:
+        raise SweepError(
+            f"{job.case.id}, chunk {job.chunk}: {result.failure.message}", refused=result.failure.kind == "unsupported"
+        )
+    assert result.statistics is not None  # a chunk that did not fail has them
+    return SweptChunk(chunk=job.chunk, sha256=result.sha256, statistics=result.statistics, seconds=result.seconds)

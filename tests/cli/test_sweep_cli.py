@@ -1,0 +1,99 @@
+"""`actconform sweep` through the command line, with a framework in plain NumPy."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from actconform.report.sweep.sweep_screen import SweepProgress
+from actconform.sweep.journal import read_sweep
+
+SAMPLE = ("--route", "stand-in", "--range", "sample", "--out", "out")
+
+
+@pytest.fixture
+def stand_in(install):
+    install(stand_in="stand_in:Plugin")
+
+
+def journal(tmp_path, kernel="relu", aspect="value"):
+    return tmp_path / "out" / f"{kernel}.{aspect}.stand-in.sample.sweep.jsonl"
+
+
+def test_a_sweep_says_how_accurate_a_kernel_is(cli, stand_in, tmp_path):
+    done = cli("sweep", "relu", "softmax", *SAMPLE, "--aspect", "value", "--aspect", "gradient", "--workers", "2")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split() for line in done.out.splitlines() if line.startswith("relu")]
+    assert [line[:4] for line in lines] == [
+        ["relu", aspect, "stand-in", "16,777,216"] for aspect in ("value", "gradient")
+    ]
+    assert lines[0][4] == "0"
+    assert "not swept: softmax is not elementwise: it depends on whole rows" in done.out
+    assert "2 of 2 sweeps complete" in done.out
+    value = read_sweep(journal(tmp_path)).statistics
+    assert value.correctly_rounded == value.inputs == 1 << 24
+
+
+def test_an_interrupted_sweep_goes_on(cli, stand_in, tmp_path, monkeypatch):
+    advance, counted = SweepProgress.advance, []
+
+    def interrupt(self, inputs, doing):
+        advance(self, inputs, doing)
+        counted.append(inputs)
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SweepProgress, "advance", interrupt)
+    done = cli("sweep", "relu", *SAMPLE)
+    assert done.code == 1
+    assert "interrupted: the same command with --resume goes on" in done.out
+    assert "(3/256)" in done.out
+    before = journal(tmp_path).read_bytes()
+    journal(tmp_path).write_bytes(before[:-40])
+    done = cli("sweep", "relu", *SAMPLE, "--resume")
+    assert done.code == 0
+    assert "1 of 1 sweeps complete" in done.out
+    assert len(counted) == 3 + 256 - 2
+    chunks = [json.loads(line)["chunk"] for line in journal(tmp_path).read_bytes().splitlines()[1:]]
+    assert sorted(chunks) == list(range(256))
+
+
+def test_a_budget_ends_it_and_says_what_is_proven(cli, stand_in):
+    done = cli("sweep", "relu", *SAMPLE, "--budget", "0.001s")
+    assert done.code == 1
+    assert "the budget of 0.001s is used up" in done.out
+    assert "0 of 1 sweeps complete" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("softmax", *SAMPLE), "softmax is not elementwise: it depends on whole rows"),
+        (("rleu", *SAMPLE), "unknown kernel 'rleu'; did you mean relu"),
+        (("relu", "--range", "sample"), "no --route"),
+        (("relu", "--route", "stand-on"), "unknown route 'stand-on'; did you mean stand-in"),
+        (("relu", *SAMPLE, "--workers", "0"), "--workers 0: expected at least 1"),
+        (("relu", *SAMPLE, "--budget", "soon"), "--budget soon: expected a time such as 90s, 10m or 2h"),
+        (("relu", "--route", "stand-in", "--range", "half"), "'half' is not one of"),
+        (("silu", *SAMPLE), 'silu/value/f32/stand-in, chunk 63: "stand_in" not implemented'),
+        (("relu", "--route", "no-device"), "no-device: no device: libnone.so.9 missing"),
+    ],
+)
+def test_wrong_usage_is_told_and_ends_with_2(cli, stand_in, arguments, words):
+    done = cli("sweep", *arguments)
+    assert done.code == 2
+    assert words in done.err
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        ("hard-tanh", "the program returned float64 [1048576] as 'y': wanted float32"),
+        ("elu-half", "chunk 63: the stand-in worker was killed"),
+    ],
+)
+def test_a_program_that_fails_is_told_and_ends_with_1(cli, stand_in, kernel, words):
+    done = cli("sweep", kernel, *SAMPLE)
+    assert done.code == 1
+    assert words.replace("1048576", str(1 << 15)) in done.out

@@ -1,0 +1,98 @@
+"""A journal holds whole chunks of one sweep, whatever ended the earlier one."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from actconform.errors import UsageError
+from actconform.exhaustive.statistics import BinadeErrors, SweepStatistics, WorstError
+from actconform.sweep.journal import SweepIdentity, SweepJournal, SweptChunk, read_sweep, read_sweeps
+from actconform.types import Case
+
+IDENTITY = SweepIdentity(
+    actconform="1.0",
+    case=Case("tanh", "value", "f32", "torch"),
+    extent="quick",
+    definition="d" * 64,
+    provider="actconform-torch 1.0",
+    facts={"torch": "2.13"},
+)
+
+
+def chunk(number):
+    errors = BinadeErrors(2 * number, WorstError(float("inf"), "0x00000001"), WorstError(0.5, "0x00000002"))
+    return SweptChunk(
+        chunk=number, sha256="a" * 64, statistics=SweepStatistics(inputs=7, binades=(errors,)), seconds=1.0
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
+        for number in (63, 5):
+            journal.add(chunk(number))
+    return journal.path
+
+
+def test_what_is_written_is_read(written, tmp_path):
+    assert written.name == "tanh.value.torch.quick.sweep.jsonl"
+    with SweepJournal(tmp_path, IDENTITY, resume=True) as journal:
+        assert journal.earlier == {63: chunk(63), 5: chunk(5)}
+        journal.add(chunk(6))
+    sweep = read_sweep(written)
+    assert (sweep.identity, sorted(sweep.chunks), sweep.complete) == (IDENTITY, [5, 6, 63], False)
+    assert sweep.statistics.inputs == 21
+    assert [each.identity for each in read_sweeps(tmp_path)] == [IDENTITY]
+
+
+def test_a_journal_that_was_cut_at_any_byte_of_its_chunks_goes_on(written, tmp_path):
+    content = written.read_bytes()
+    head = content.index(b"\n") + 1
+    for size in range(head, len(content), 13):
+        written.write_bytes(content[:size])
+        kept = content[head:size].count(b"\n")
+        assert len(read_sweep(written).chunks) == kept
+        with SweepJournal(tmp_path, IDENTITY, resume=True) as journal:
+            assert len(journal.earlier) == kept
+            journal.add(chunk(200))
+        assert len(read_sweep(written).chunks) == kept + 1
+        assert all(json.loads(line) for line in written.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"actconform": "1.1"}, "actconform was 1.0, is 1.1"),
+        ({"case": Case("silu", "value", "f32", "torch")}, "kernel was tanh, is silu"),
+        ({"case": Case("tanh", "gradient", "f32", "torch")}, "aspect was value, is gradient"),
+        ({"case": Case("tanh", "value", "f32", "keras")}, "route was torch, is keras"),
+        ({"extent": "all"}, "extent was quick, is all"),
+        ({"facts": {"torch": "2.14", "cpu": "x"}}, "torch was 2.13, is 2.14; cpu was not there, is x"),
+    ],
+)
+def test_a_journal_of_another_sweep_is_refused_and_both_are_named(written, tmp_path, changed, words):
+    identity = msgspec.structs.replace(IDENTITY, **changed)
+    written.rename(tmp_path / identity.file_name)
+    with pytest.raises(UsageError, match=f"is of another sweep: {words}"):
+        SweepJournal(tmp_path, identity, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"\xff\n", b'{"sweep":{"actconform":1}}\n', b"[" * 100_000])
+def test_what_is_no_journal_is_refused(tmp_path, content):
+    path = tmp_path / IDENTITY.file_name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="its first line names no"):
+        SweepJournal(tmp_path, IDENTITY, resume=True)
+    with pytest.raises(UsageError, match="is no journal of a sweep"):
+        read_sweep(path)
+
+
+def test_lines_that_are_no_chunks_are_dropped(written, tmp_path):
+    outside = msgspec.json.encode(msgspec.structs.replace(chunk(0), chunk=256))
+    written.write_bytes(written.read_bytes() + b'{"chunk":1}\n' + outside + b"\n")
+    with SweepJournal(tmp_path, IDENTITY, resume=True) as journal:
+        assert sorted(journal.earlier) == [5, 63]
+        assert journal.dropped == 2
