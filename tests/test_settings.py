@@ -40,6 +40,54 @@ def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch):
     assert read_config() == Config(threads=2, path="actconform.toml")
 
 
+@pytest.mark.parametrize("name", ["actconform.toml", "pyproject.toml"])
+def test_the_nearest_file_upwards_is_read(name: str, tmp_path: Path, monkeypatch):
+    text = "threads = 2\ndeviations = ['local.toml']\n"
+    written(
+        tmp_path, text if name == "actconform.toml" else f"[project]\nname = 'net'\n[tool.actconform]\n{text}", name
+    )
+    written(tmp_path, "timeout = 3.0", "settings.toml")
+    inner = tmp_path / "tests" / "deep"
+    inner.mkdir(parents=True)
+    written(inner, "[tool.ruff]\nline-length = 88", "pyproject.toml")
+    written(inner.parent, b"\xff", "pyproject.toml")
+    monkeypatch.chdir(inner)
+    assert read_config() == Config(threads=2, path=str(tmp_path / name), deviations=(str(tmp_path / "local.toml"),))
+    written(inner.parent, "threads = 3", "actconform.toml")
+    assert read_config().threads == 3
+
+
+def test_of_both_files_in_a_folder_the_one_of_its_own_counts(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "[tool.actconform]\nthreads = 2", "pyproject.toml")
+    assert read_config() == Config(threads=2, path="pyproject.toml")
+    written(tmp_path, "", "actconform.toml")
+    assert read_config() == Config(path="actconform.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tool.actconform]\nthread = 2", "unknown key 'thread'"),
+        ("[tool.actconform]\nthreads =", "not valid TOML"),
+        ("[tool]\nactconform = 3", "has no table [tool.actconform]"),
+    ],
+)
+def test_a_table_of_a_project_that_is_wrong_is_refused_in_words(text: str, words: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, text, "pyproject.toml")
+    with pytest.raises(UsageError) as error:
+        read_config()
+    assert str(error.value).startswith("pyproject.toml: ")
+    assert words in str(error.value)
+
+
+def test_a_project_that_is_named_must_have_the_table(tmp_path: Path):
+    path = written(tmp_path, "[tool.ruff]", "pyproject.toml")
+    with pytest.raises(UsageError, match=r"pyproject\.toml: has no table \[tool\.actconform\]: wanted the keys"):
+        read_config(path)
+
+
 def test_every_setting_is_read(tmp_path: Path):
     path = written(
         tmp_path,

@@ -1,4 +1,4 @@
-"""actconform.toml -> Config. An unknown key is refused, never ignored."""
+"""actconform.toml, or [tool.actconform] of pyproject.toml -> Config. An unknown key is refused, never ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import string
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
@@ -17,6 +17,8 @@ from actconform.errors import UsageError, near
 from actconform.files import read_text
 
 CONFIG_FILE = "actconform.toml"
+PROJECT_FILE = "pyproject.toml"
+PROJECT_TABLE = "[tool.actconform]"
 MOST_THREADS = 1024  # libraries start as many, and fail or hang at some number
 EXAMPLE = "./myrt {model} {inputs} {outputs}"
 PREPARE_EXAMPLE = "./myrtc {model} -o {artifact}"
@@ -80,15 +82,19 @@ class Config(_Table, frozen=True):
 
 
 def read_config(path: Path | None = None) -> Config:
-    """Return the settings of `path`, or of actconform.toml in the current folder, or the defaults where there is none.
+    """Return the settings of `path`, else of the nearest file that has any, from the current folder upwards, else the defaults.
 
-    Raises UsageError naming file and key on bad TOML, an unknown key, a wrong type, or `threads` or `timeout` below 1.
+    That is actconform.toml, or pyproject.toml with a table [tool.actconform]; of both in one folder the first counts. Raises UsageError
+    naming file and key on bad TOML, an unknown key, a wrong type, or `threads` or `timeout` below 1.
     """
-    chosen = path or Path(CONFIG_FILE)
-    if path is None and not chosen.exists():
+    chosen = path or _nearest_file()
+    if chosen is None:
         return Config()
     try:
-        table = msgspec.convert(tomllib.loads(read_text(chosen)), _Table)
+        content = tomllib.loads(read_text(chosen))
+        if chosen.name == PROJECT_FILE:
+            content = _project_table(content, chosen)
+        table = msgspec.convert(content, _Table)
     except OSError as error:
         raise UsageError(f"{chosen}: cannot be read: {error.strerror}") from error
     except msgspec.ValidationError as error:
@@ -107,6 +113,39 @@ def read_config(path: Path | None = None) -> Config:
     if not config.out:
         raise UsageError(f"{chosen}: out is empty: name a folder")
     return msgspec.structs.replace(config, deviations=tuple(str(chosen.parent / name) for name in config.deviations))
+
+
+def _nearest_file() -> Path | None:
+    """Return the file of settings of the current folder, or of the nearest one above it; what lies in the current folder is named without it."""
+    here = Path()
+    for folder in (here, *here.absolute().parents):
+        if (folder / CONFIG_FILE).exists():
+            return folder / CONFIG_FILE
+        if _has_table(folder / PROJECT_FILE):
+            return folder / PROJECT_FILE
+    return None
+
+
+def _has_table(project: Path) -> bool:
+    """Whether a pyproject.toml has settings; one that cannot be read is somebody else's, and not for us to refuse."""
+    try:
+        text = read_text(project)
+    except (OSError, ValueError):
+        return False
+    if "actconform" not in text:
+        return False
+    try:
+        return "actconform" in tomllib.loads(text).get("tool", {})
+    except (ValueError, RecursionError, TypeError, AttributeError):
+        return PROJECT_TABLE in text  # meant, and refused in words when it is read
+
+
+def _project_table(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    tools = content.get("tool")
+    table = tools.get("actconform") if isinstance(tools, dict) else None
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: has no table {PROJECT_TABLE}: wanted the keys of {CONFIG_FILE} in it")
+    return table
 
 
 def _problem(backend: BackendConfig) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
+from click.shell_completion import ShellComplete
 
 import actconform.cli
 from actconform import __version__
 from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
-from actconform.cli import VERBS
+from actconform.cli import GROUPS, VERBS, _cli
+from actconform.cli._examples import EXAMPLES
 from actconform.cli.list_ import KINDS, _items
 
 ACTCONFORM = Path(sys.executable).with_name("actconform")
@@ -85,11 +90,67 @@ def test_a_verb_has_a_file_and_a_file_a_verb():
     assert files == {f"{verb.replace('-', '_')}_" for verb in VERBS}
 
 
-def test_without_a_verb_the_help_is_shown():
+def test_without_a_verb_it_shows_where_to_begin():
     done = subprocess.run([ACTCONFORM], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "Usage: actconform" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("Where to begin:\n\n  actconform check model.onnx ")
+    assert "actconform --help" in done.stdout
+    assert done.stderr == ""
+    for verb in re.findall(r"^  actconform (\S+)", done.stdout, re.MULTILINE):
+        assert verb in VERBS
+
+
+def test_every_verb_stands_in_one_group():
+    assert sorted(verb for group in GROUPS.values() for verb in group) == sorted(VERBS)
+
+
+def commands(group):
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {part}", inner) for part, inner in commands(command))
+        else:
+            yield name, command
+
+
+def test_every_help_ends_with_examples_that_the_command_takes():
+    everything = dict(commands(_cli))
+    assert everything.keys() == EXAMPLES.keys()
+    for name, command in everything.items():
+        help_text = command.get_help(click.Context(command, info_name=name, max_content_width=200))
+        for example in EXAMPLES[name]:
+            assert f"  actconform {example}" in help_text
+            words = shlex.split(example.removeprefix(name))
+            with command.make_context(name, words):  # raises where an option or an argument is none
+                pass
+
+
+@pytest.mark.parametrize(
+    ("words", "some", "none"),
+    [
+        (["run", "gelu-e"], {"gelu-erf/*"}, {"gelu-tanh/*"}),
+        (["run", "relu/value/f32/tor"], {"relu/value/f32/torch", "relu/value/f32/torch-dynamo+ort-cpu"}, set()),
+        (["run", "relu/"], {"relu/value/*", "relu/gradient/*"}, {"relu/*"}),
+        (["run", "relu/value/f32/torch/more"], set(), {"relu/value/f32/torch"}),
+        (["run", "--backend", "to"], {"torch"}, {"faulty-torch"}),
+        (["check", "--runtime", ""], {"ort-cpu", "openvino"}, {"torch", "faulty-ort"}),
+        (["check", "--exporter", ""], {"tf2onnx", "torch-dynamo"}, {"authored", "faulty-export"}),
+        (["golden", "verify", "mlp-re"], {"mlp-relu"}, {"mlp-softmax"}),
+        (["check-pl"], {"check-plugin"}, {"check"}),
+    ],
+)
+def test_a_shell_completes_what_is_installed(words, some, none, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    *before, word = words
+    offered = {item.value for item in ShellComplete(_cli, {}, "actconform", "").get_completions(before, word)}
+    assert offered >= some
+    assert not offered & none
+
+
+def test_a_shell_that_completes_is_told_nothing_of_settings_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("actconform.toml").write_text("nonsense = 1")
+    assert ShellComplete(_cli, {}, "actconform", "").get_completions(["run", "--backend"], "t") == []
 
 
 @pytest.mark.parametrize("what", KINDS)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform._version import __version__
+from actconform.cli._examples import add_examples
 from actconform.say import say
 from actconform.text import one_line, shortened, visible
 
@@ -53,6 +54,23 @@ NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 MOST_LINES = 100  # of a message
 
 
+GROUPS = {
+    "Your own model": ("check", "lint", "bisect", "grad", "train"),
+    "Frameworks, exporters and runtimes": ("run", "suite", "bench", "study", "list"),
+    "Reports": ("report", "diff", "blame", "issue", "merge"),
+    "Backends and installation": ("doctor", "new-plugin", "check-plugin", "env"),
+    "What it judges by": ("selftest", "golden", "deviations"),
+}
+BEGIN = """Where to begin:
+
+  actconform check model.onnx    does an exported model of your own compute what it says?
+  actconform lint model.onnx     its known mistakes, before anything runs
+  actconform run 'gelu-*'        do the installed frameworks, exporters and runtimes agree with the truth?
+  actconform doctor              what is installed here, and what is missing
+
+actconform --help lists all commands, actconform COMMAND --help shows how each is used."""
+
+
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(VERBS)
@@ -61,11 +79,14 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"actconform.cli.{name.replace('-', '_')}_").command
+        add_examples(name, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+        width = max(map(len, VERBS))
+        for group, verbs in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(verb.ljust(width), VERBS[verb]) for verb in verbs])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -77,13 +98,21 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__)
-def _cli() -> None:
+@click.pass_context
+def _cli(context: click.Context) -> None:
     """Tell whether an exported model still computes what was trained, and if not, whose fault it is.
 
     Exit codes: 0 conforms, 1 does not, 2 wrong usage or configuration.
     """
+    if context.invoked_subcommand is None:
+        say(BEGIN)
+        context.exit(2)
 
 
 @_cli.result_callback()

@@ -38,7 +38,9 @@ now = time.monotonic
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-drawn"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print drawn.json instead of the table.")
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def drawn_command(
     runtimes: tuple[str, ...],
     operators: tuple[str, ...],

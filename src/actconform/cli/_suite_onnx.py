@@ -90,7 +90,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--config",
                 "config_path",
                 type=click.Path(path_type=Path),
-                help="Settings (default: ./actconform.toml).",
+                help="Settings (default: the nearest actconform.toml).",
             ),
         )
     ):

@@ -22,7 +22,7 @@ from actconform.bench.results import FILE, Machine, ThroughputReport, write
 from actconform.bench.runner import BenchmarkRunner
 from actconform.bench.verdicts import cases
 from actconform.bench.workloads import chosen, numbers, workloads
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError
 from actconform.machine.cpu import cpu_capability
 from actconform.machine.memory import available_bytes
@@ -64,9 +64,17 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command("bench")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable); all: the extra ones too.")
-@click.option("--route", "routes", multiple=True, help="Only this route (repeatable).")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=_completion.patterns)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=_completion.backends,
+    help="Only this backend (repeatable); all: the extra ones too.",
+)
+@click.option(
+    "--route", "routes", multiple=True, shell_complete=_completion.routes, help="Only this route (repeatable)."
+)
 @click.option("--size", default=SIZES, show_default=True, help="Elements of a kernel's x; K is 1024.")
 @click.option("--batch", default=BATCHES, show_default=True, help="Samples in a model's batch.")
 @click.option("--rounds", default=ROUNDS, show_default=True, help=ROUNDS_HELP)
@@ -78,7 +86,9 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--update", is_flag=True, help="Write the ratios of this run into the baseline.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for throughput.json (conform-out).")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print throughput.json instead of the screen.")
 def command(
     patterns: tuple[str, ...],

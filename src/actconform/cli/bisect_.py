@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 )
 @click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(first: str, second: str, config_path: Path | None, **wishes: Any) -> int:
     """Name the first layer at which SECOND parts from FIRST by more than rounding explains.
 

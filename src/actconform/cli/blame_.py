@@ -58,7 +58,9 @@ class _Blamed(NamedTuple):
 @click.command("blame")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 @click.option(
     "--distribution", multiple=True, metavar="FACT=NAME", help="What pip calls the package that a fact names."
 )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from actconform.checking.session import CheckRequest, check_graphs, expect_consistent_request
 from actconform.checking.trained.sources import named_source
+from actconform.cli import _completion
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import check_files, write_smallest
@@ -52,11 +53,18 @@ if TYPE_CHECKING:
 @click.option("--range", "ranges", multiple=True, help="Values of an input that is drawn: x=0:255 (repeatable).")
 @click.option("--samples", type=click.IntRange(1, 1000), help="How many inputs are drawn (default: one for each size).")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
-@click.option("--runtime", "runtimes", multiple=True, help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    shell_complete=_completion.runtimes,
+    help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).",
+)
 @click.option(
     "--exporter",
     "exporters",
     multiple=True,
+    shell_complete=_completion.exporters,
     help="Of a trained SOURCE: torch-dynamo, tf2onnx ... (repeatable; default: all that take it).",
 )
 @click.option("--gradients", is_flag=True, help="Check the gradients of the model too.")
@@ -84,7 +92,9 @@ if TYPE_CHECKING:
 @click.option("--minimize", is_flag=True, help="Cut what differs to the smallest model, with a program that shows it.")
 @click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(**arguments: Any) -> int:
     """Tell whether SOURCE computes as rounding allows: an ONNX file in runtimes, or a trained model with its exports.
 

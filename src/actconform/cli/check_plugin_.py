@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.contract.check import check_contract
 from actconform.contract.evidence import Setting
 from actconform.errors import UsageError
@@ -31,8 +31,15 @@ MARKS = {"ok": "[green]✓[/]", "broken": "[red]✗[/]", "not applicable": "·"}
 
 
 @click.command("check-plugin")
-@click.argument("name")
-@click.option("--subject", "subjects", multiple=True, metavar="GLOB", help="Only these kernels and models.")
+@click.argument("name", shell_complete=_completion.backends)
+@click.option(
+    "--subject",
+    "subjects",
+    multiple=True,
+    metavar="GLOB",
+    shell_complete=_completion.subjects,
+    help="Only these kernels and models.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with every breach.")
 def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     """Run every kernel and model on backend NAME, of a plugin or of the settings, and show which clauses of the contract it keeps.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.catalog.models.zoo import PUBLISHED
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
@@ -36,7 +36,7 @@ def command() -> None:
 
 
 @command.command("verify")
-@click.argument("subjects", nargs=-1)
+@click.argument("subjects", nargs=-1, shell_complete=_completion.subjects)
 @FOLDER
 @click.option("--fast", is_flag=True, help="Leave out the 16-bit tables, which need python-flint.")
 def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
@@ -82,7 +82,7 @@ def _problems(problems: Sequence[str], folders: Iterable[Path]) -> int:
 
 
 @command.command("mint")
-@click.argument("subjects", nargs=-1)
+@click.argument("subjects", nargs=-1, shell_complete=_completion.subjects)
 @FOLDER
 def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     """Write the goldens of SUBJECTS (default: all), kernels from exact arithmetic. Needs python-flint.
@@ -118,7 +118,7 @@ def compare(old: Path, new: Path) -> int:
 
 @command.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("subjects", nargs=-1)
+@click.argument("subjects", nargs=-1, shell_complete=_completion.subjects)
 @click.option("--format", "layout", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="The layout.")
 def export(folder: Path, subjects: tuple[str, ...], layout: str) -> int:  # noqa: ARG001  there is one
     """Write SUBJECTS (default: all kernels, and all models but those of published size) to FOLDER as ONNX's standard test data.

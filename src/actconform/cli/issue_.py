@@ -16,7 +16,9 @@ from actconform.text import one_line
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to write (default: DIR/minimal, or actconform-issue)."
 )
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(finding: str, run_folder: Path, out: Path | None, config_path: Path | None) -> int:
     """Write what goes with a bug report: the model, its inputs and outputs, repro.py, which needs one package alone, and issue.md.
 

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
 )
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a framework or runtime may take at once.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(
     model: str | None,
     inputs: Path | None,

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
+from actconform.cli import _completion
 from actconform.errors import FolderInUseError, UsageError, near
 from actconform.plugin.builtin import built_in
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
@@ -59,16 +60,26 @@ class _RunResult(msgspec.Struct, kw_only=True):
 
 
 @click.command("run")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable); all: the extra ones too.")
-@click.option("--route", "routes_", multiple=True, help="Only this route (repeatable).")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...", shell_complete=_completion.patterns)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=_completion.backends,
+    help="Only this backend (repeatable); all: the extra ones too.",
+)
+@click.option(
+    "--route", "routes_", multiple=True, shell_complete=_completion.routes, help="Only this route (repeatable)."
+)
 @click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient, training.")
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
 @click.option("--require", multiple=True, help="A route that must have run (default: all but those to a GPU).")
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 @click.option("--cluster", "address", help="Run on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the screen.")

@@ -80,7 +80,9 @@ class _Study(msgspec.Struct, kw_only=True):
     help="Folder for page, CSV and journal.",
 )
 @click.option("--resume", is_flag=True, help="Keep the trainings that an interrupted study in --out has, do the rest.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(config_path: Path | None, **arguments: Any) -> int:
     """Train each kernel in the hidden and in the output role of EXPERIMENTs (globs), and write a table, loss curves and CSV.
 

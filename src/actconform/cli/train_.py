@@ -66,7 +66,9 @@ RESUME = "--resume"
 @click.option(RESUME, is_flag=True, help="Go on from the checkpoint in --out, bit for bit.")
 @click.option("--max-memory", type=float, help="In GiB (default: what the machine has available).")
 @click.option("--timeout", type=float, help="Seconds that a step may take.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(config_path: Path | None, **arguments: Any) -> int:
     """Train MODEL, an exported ONNX file with its weights, in an ONNX runtime, and write it with what it has learned.
 
