@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from distributed import LocalCluster
+from processes import children
 
 from actconform.cluster.connection import Cluster
 from actconform.cluster.spread_run import run_on_cluster
+from actconform.errors import UsageError
 from actconform.plugin.loader import GROUP, load_plugins
-from actconform.run.scheduler import Plan, run
+from actconform.run.recorder import Recorder
+from actconform.run.scheduler import Line, Plan, run
 from actconform.run.select import all_cases
 from actconform.settings import Config
 from actconform.testdata.golden.store import golden_dir, read_manifest
@@ -45,8 +49,8 @@ def stand_in_on_every_worker() -> Iterator[None]:
 def started(**options: Any) -> LocalCluster:
     return LocalCluster(
         threads_per_worker=1,
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address=":0",
+        worker_dashboard_address=":0",
         silence_logs=logging.CRITICAL,
         **options,
     )
@@ -146,6 +150,10 @@ def test_a_worker_that_is_killed_costs_no_result(
         if result.verdict is not Verdict.UNAVAILABLE and not killed:
             killed.append(next(at_work(processes)))
             os.kill(pids[killed[0]], signal.SIGKILL)
+            end = time.monotonic() + 30.0
+            while killed[0] in processes.scheduler.workers and time.monotonic() < end:
+                time.sleep(0.02)
+            processes.scheduler.allowed_failures = 3  # a machine under load may lose another one
 
     results, starts = spread(processes, plan, kill)
     (removal,) = (
@@ -167,3 +175,99 @@ def test_a_case_with_which_the_workers_die_is_a_crash(processes: LocalCluster, p
     results, _ = spread(processes, fatal)
     assert [result.verdict for result in results] == [Verdict.CRASH, Verdict.CRASH]
     assert all("1 Dask workers died while they ran this" in result.reason for result in results)
+
+
+def test_resources_place_a_backend_on_the_workers_that_offer_it(processes: LocalCluster, plan: Plan) -> None:
+    with processes.get_client() as client:
+        client.wait_for_workers(2)
+        pids = client.run(os.getpid)
+        offering, other = pids
+        client.run(offer, {"stand-in": 1}, workers=[offering])
+        try:
+            idle: set[int] = set()
+            results, starts = spread(
+                processes, some(plan, "relu", "sigmoid"), lambda _: idle.update(children(pids[other]))
+            )
+        finally:
+            client.run(offer, {"stand-in": 0}, workers=[offering])
+    assert {result.verdict for result in results} == {Verdict.PASS}
+    hello = starts["stand-in"]
+    assert isinstance(hello, Handshake)
+    assert not idle
+
+
+async def offer(resources: dict[str, float], dask_worker: Any) -> None:
+    await dask_worker.set_resources(**resources)
+
+
+def test_backends_that_no_worker_offers_together_are_refused(threads: LocalCluster, plan: Plan) -> None:
+    line = Line("ort-cpu", "torch", [])
+    with threads.get_client() as client:
+        for worker, backend in zip(client.run(os.getpid), ("ort-cpu", "torch"), strict=True):
+            client.run(offer, {backend: 1}, workers=[worker])
+    with Cluster(threads.scheduler_address) as cluster:
+        assert cluster.resources(Line("ort-cpu", "", [])) == {"ort-cpu": 1.0}
+        assert cluster.resources(Line("keras", "", [])) == {}
+        with pytest.raises(
+            UsageError, match=r'no worker offers ort-cpu and torch together.*--resources "ort-cpu=1 torch=1"'
+        ):
+            cluster.resources(line)
+
+
+def test_unlike_machines_are_refused_for_one_backend(threads: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = iter(("Xeon", "Xeon", "Xeon", "EPYC"))
+    monkeypatch.setattr("actconform.cluster.installation.cpu_name", lambda: next(processors, "Xeon"))
+    with Cluster(threads.scheduler_address) as cluster, pytest.raises(UsageError) as refused:
+        cluster.resources(Line("torch", "", []))
+    assert "cpu EPYC" in str(refused.value)
+    assert "cpu Xeon" in str(refused.value)
+    assert '--resources "torch=1"' in str(refused.value)
+
+
+def test_a_scheduler_that_goes_ends_the_run_with_what_there_is_and_it_resumes_here(
+    plan: Plan, local: dict[str, Result], tmp_path: Path
+) -> None:
+    shown = some(plan, "relu", "sigmoid", "selu")
+    with started(n_workers=1, processes=False) as cluster, recorder(tmp_path, shown, resume=False) as record:
+
+        def lose(result: Result) -> None:
+            record.add(result)
+            cluster.close()
+
+        with pytest.raises(UsageError, match=r"the scheduler is gone.*--resume"):
+            spread(cluster, msgspec.structs.replace(shown, earlier=record), lose)
+    results: list[Result] = []
+    with recorder(tmp_path, shown, resume=True) as record:
+        run(msgspec.structs.replace(shown, earlier=record), lambda *_: None, results.append)
+        assert 0 < record.kept < len(shown.cases)
+    assert timeless(results) == {case: result for case, result in local.items() if case in timeless(results)}
+    assert len(results) == len(shown.cases)
+
+
+def recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
+    return Recorder(folder, about="the same", resume={case.id for case in plan.cases} if resume else None)
+
+
+def test_an_interrupt_ends_the_processes_of_the_run(threads: LocalCluster, plan: Plan) -> None:
+    before = children(os.getpid())
+
+    def interrupt(result: Result) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spread(threads, some(plan, "relu", "sigmoid", "selu"), interrupt)
+    end = time.monotonic() + 10.0
+    while children(os.getpid()) - before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not children(os.getpid()) - before
+
+
+def test_facts_that_differ_between_workers_end_the_run(
+    threads: LocalCluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = iter(("1.0", "1.0"))
+    monkeypatch.setattr(
+        "actconform.cluster.tasks.OpenLine.facts", lambda _: {"stand-in": {"driver": next(drivers, "2.0")}}
+    )
+    with pytest.raises(UsageError, match=r"now stand-in has driver 2.0; before it has driver 1.0"):
+        spread(threads, some(plan, "relu", "sigmoid", "selu"))

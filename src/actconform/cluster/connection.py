@@ -37,6 +37,8 @@ class Cluster:
         )  # what it tells of lost connections is told once, by us
         self.address = address
         try:
+            if not address.strip():  # Dask would start a cluster of its own
+                raise ValueError("it is empty")
             self.client = Client(address, timeout=seconds, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
             raise self._refused(
