@@ -17,20 +17,25 @@ from actconform.cli import announced
 from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
 from actconform.exhaustive.patterns import CHUNKS, EXTENTS, chunk_order, swept_inputs
 from actconform.plugin.loader import load_plugins
+from actconform.report.sweep.sweep_files import write_sweep_csv, write_sweep_table
+from actconform.report.sweep.sweep_page import write_sweep_page
 from actconform.report.sweep.sweep_screen import SweepProgress, sweep_table
 from actconform.report.terminal.console import open_console, plain
 from actconform.run.scheduler import facts_of
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal
+from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, read_sweeps
 from actconform.sweep.plan import sweep_plan, swept_graph
 from actconform.sweep.request import SweepRequest
 from actconform.sweep.runner import started, sweep_chunks
+from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.types import ASPECTS
 from actconform.types.json import digest_of_json, finite
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.sweep.journal import SweptChunk
@@ -111,6 +116,8 @@ def command(config_path: Path | None, **arguments: Any) -> int:
                 if running.ending:
                     break
     sweep_table(console, running.sweeps)
+    if running.sweeps:
+        _write_report(request.out, console)
     for words in (*plan.left_out, *running.refused):
         console.print(plain(f"not swept: {words}"), style="dim", soft_wrap=True)
     if not running.sweeps and running.refused:
@@ -121,6 +128,16 @@ def command(config_path: Path | None, **arguments: Any) -> int:
     if running.ending:
         console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
     return 1 if running.ending or running.failed else 0
+
+
+def _write_report(folder: Path, console: Console) -> None:
+    """Write page, CSV and table of all sweeps of the folder, those of earlier commands too, and print which routes gave the same bits."""
+    sweeps = read_sweeps(folder)
+    rows, pairs = sweep_rows(sweeps), same_bits(sweeps)
+    for pair in pairs:
+        console.print(plain(str(pair)), soft_wrap=True)
+    files = [write_sweep_csv(rows, folder), write_sweep_table(rows, folder), write_sweep_page(rows, pairs, folder)]
+    console.print(plain(f"written: {', '.join(map(str, files))}"), soft_wrap=True)
 
 
 def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:

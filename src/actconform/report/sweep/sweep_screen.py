@@ -10,6 +10,7 @@ from rich.table import Table
 
 from actconform.exhaustive.patterns import CHUNKS
 from actconform.report.terminal.console import plain
+from actconform.sweep.summary import WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from actconform.sweep.journal import Sweep
 
 PLAIN_SECONDS = 15.0
-WITHIN = (1, 2, 4, 8)  # ULP
 
 
 class SweepProgress:

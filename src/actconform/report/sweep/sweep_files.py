@@ -1,0 +1,114 @@
+"""sweep.csv, and sweep.tex: the table of maximal errors by kernel, runtime and version."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from actconform.exhaustive.patterns import CHUNKS
+from actconform.files import write_bytes
+from actconform.sweep.summary import COUNTED, WITHIN
+from actconform.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from actconform.sweep.summary import SweepRow
+
+SWEEP_CSV, SWEEP_TEX = "sweep.csv", "sweep.tex"
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would take a text for that begins so
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    letter: f"\\{letter}" for letter in "&%$#_{}"
+}
+
+
+def write_sweep_csv(rows: Sequence[SweepRow], folder: Path) -> Path:
+    """Write sweep.csv into `folder`, a line a sweep, and return its path. Errors have 9 digits, inputs are patterns. Raises OSError."""
+    lines = [_line(row) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    path = folder / SWEEP_CSV
+    write_bytes(path, text.getvalue().encode())
+    return path
+
+
+def _line(row: SweepRow) -> dict[str, Any]:
+    case, counted = row.identity.case, row.statistics
+    return {
+        "kernel": _cell(case.subject),
+        "aspect": case.aspect,
+        "route": _cell(case.route),
+        "computed_by": _cell(row.version),
+        "actconform": _cell(row.identity.actconform),
+        "range": row.identity.extent,
+        "chunks": row.chunks,
+        "inputs": counted.inputs,
+        "max_ulp": f"{counted.ulp.error:.9g}",
+        "max_ulp_input": counted.ulp.input_hex,
+        "max_scaled": f"{counted.scaled.error:.9g}",
+        "max_scaled_input": counted.scaled.input_hex,
+        "correctly_rounded": counted.correctly_rounded,
+        **{f"below_{ulp}_ulp": counted.below(ulp) for ulp in WITHIN},
+        "bias": f"{counted.bias:.9g}",
+        **{class_.value.replace("-", "_"): row.count(class_) for class_ in COUNTED},
+        "flushed": counted.flushed.count,
+        "flushed_first": counted.flushed.first,
+        "flushed_last": counted.flushed.last,
+        "findings": len(counted.findings),
+        "decided_by_arb": counted.near_midway - counted.undecided,
+        "undecided": counted.undecided,
+        "sha256": row.sha256,
+    }
+
+
+def _cell(words: str) -> str:
+    """Return foreign words on one line, which no spreadsheet takes for a formula."""
+    line = one_line(words)
+    return f"'{line}" if line.startswith(FORMULA) else line
+
+
+def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
+    """Write sweep.tex into `folder`, for booktabs: maximal errors in ULP, a row a kernel and aspect, a column a route. Raises OSError.
+
+    A sweep that is not complete has a dagger, one of fewer than all inputs gives a lower bound, and an asterisk.
+    """
+    columns = list(dict.fromkeys((row.identity.case.route, row.version) for row in rows))
+    cells = {
+        (row.identity.case.subject, row.identity.case.aspect, row.identity.case.route, row.version): _ulp(row)
+        for row in rows
+    }
+    head = " & ".join(["kernel", "", *(_latex(f"{route} ({version})") for route, version in columns)])
+    body = [
+        " & ".join([_latex(kernel), aspect, *(cells.get((kernel, aspect, *column), "--") for column in columns)])
+        for kernel, aspect in dict.fromkeys((row.identity.case.subject, row.identity.case.aspect) for row in rows)
+    ]
+    lines = [
+        "% Maximal errors in ULP over float32 inputs, by actconform sweep; cite CITATION.cff.",
+        r"% *: a lower bound, of fewer than all $2^{32}$ inputs; \dag: not all chunks are done.",
+        rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
+        r"\toprule",
+        rf"{head} \\",
+        r"\midrule",
+        *(rf"{line} \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    path = folder / SWEEP_TEX
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def _ulp(row: SweepRow) -> str:
+    error = f"{row.statistics.ulp.error:.3g}"
+    mantissa, _, exponent = error.partition("e")
+    shown = rf"{mantissa}\cdot 10^{{{int(exponent)}}}" if exponent else mantissa
+    mark = r"\dag" if row.chunks < CHUNKS else "" if row.identity.extent == "all" else "*"
+    return rf"${shown}$\textsuperscript{{{mark}}}" if mark else f"${shown}$"
+
+
+def _latex(words: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in one_line(words))

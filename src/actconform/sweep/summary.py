@@ -1,0 +1,92 @@
+"""A sweep as a row for readers, and which routes gave the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
+
+from actconform.exhaustive.patterns import CHUNKS
+from actconform.types import FindingClass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.exhaustive.statistics import SweepStatistics
+    from actconform.sweep.journal import Sweep, SweepIdentity
+
+WITHIN = (1, 2, 4, 8)  # ULP
+COUNTED = (FindingClass.NAN_MADE, FindingClass.NAN_LOST, FindingClass.INF, FindingClass.ZERO_SIGN)
+
+
+class SweepRow(NamedTuple):
+    """A sweep with what all its chunks count together; `sha256` is of all outputs' digests, "" before the last chunk is done."""
+
+    identity: SweepIdentity
+    statistics: SweepStatistics
+    chunks: int
+    sha256: str
+
+    @property
+    def version(self) -> str:
+        """What computed: the backend's fact of its own name, as "torch 2.13.0", else its plugin."""
+        backend = self.identity.case.worker
+        name = next(
+            (fact for fact in (backend, *VERSIONS.get(backend.partition("-")[0], ())) if fact in self.identity.facts),
+            "",
+        )
+        return f"{name} {self.identity.facts[name]}" if name else self.identity.provider
+
+    def count(self, class_: FindingClass) -> int:
+        """Return how many outputs show a class of finding."""
+        return sum(finding.count for finding in self.statistics.findings if finding.class_ == class_)
+
+
+VERSIONS = {
+    "ort": ("onnxruntime",),
+    "keras": ("tensorflow",),
+    "onnx": ("onnx",),
+}  # facts of what computes under another name
+
+
+class SameBits(NamedTuple):
+    """Two routes of one kernel and aspect: on how many of the chunks that both have their outputs are the same bits, every NaN alike."""
+
+    first: SweepIdentity
+    second: SweepIdentity
+    equal: int
+    both: int
+
+    def __str__(self) -> str:
+        case = self.first.case
+        pair = f"{case.subject}, {case.aspect}: {case.route} and {self.second.case.route}"
+        if self.equal == self.both == CHUNKS:
+            return f"{pair} are bit-identical on all inputs of range {self.first.extent}"
+        return f"{pair} are bit-identical on {self.equal} of {self.both} chunks"
+
+
+def sweep_rows(sweeps: Sequence[Sweep]) -> list[SweepRow]:
+    """Return the sweeps of which a chunk is done as rows, in their order."""
+    return [
+        SweepRow(sweep.identity, sweep.statistics, len(sweep.chunks), _digest(sweep))
+        for sweep in sweeps
+        if sweep.chunks
+    ]
+
+
+def _digest(sweep: Sweep) -> str:
+    if not sweep.complete:
+        return ""
+    return hashlib.sha256("".join(sweep.chunks[number].sha256 for number in range(CHUNKS)).encode()).hexdigest()
+
+
+def same_bits(sweeps: Sequence[Sweep]) -> list[SameBits]:
+    """Return a comparison of the digests of every two routes that swept the same kernel, aspect and extent."""
+    pairs = []
+    for first, second in combinations(sweeps, 2):
+        same = [(each.case.subject, each.case.aspect, each.extent) for each in (first.identity, second.identity)]
+        both = first.chunks.keys() & second.chunks.keys()
+        if same[0] == same[1] and both:
+            equal = sum(first.chunks[number].sha256 == second.chunks[number].sha256 for number in both)
+            pairs.append(SameBits(first.identity, second.identity, equal, len(both)))
+    return pairs

@@ -1,0 +1,111 @@
+"""sweep.csv, sweep.tex and the page of sweeps, and CITATION.cff, which goes with the table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from actconform._version import __version__
+from actconform.exhaustive.patterns import CHUNKS, binades_of
+from actconform.exhaustive.statistics import BINS, BinadeErrors, Flushed, SweepStatistics, WorstError
+from actconform.report.sweep.sweep_files import write_sweep_csv, write_sweep_table
+from actconform.report.sweep.sweep_page import write_sweep_page
+from actconform.sweep.journal import Sweep, SweepIdentity, SweptChunk
+from actconform.sweep.summary import same_bits, sweep_rows
+from actconform.types import Case, Finding, FindingClass, Interval
+
+HOSTILE = "=1+1\n<script>window.harm=1</script>"
+MADE = Finding(
+    class_=FindingClass.NAN_MADE,
+    count=3,
+    regime="sweep",
+    tensor="y",
+    interval=Interval("0x1", "0x2"),
+    worst=None,
+    magnitude=0.0,
+)
+
+
+def sweep(route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel="tanh", facts=None):
+    def chunk(number):
+        low, high = binades_of(number)
+        binades = (BinadeErrors(low, WorstError(error, f"0x{number:08x}"), WorstError(0.5, "0x2")), BinadeErrors(high))
+        statistics = SweepStatistics(
+            inputs=10,
+            binades=binades,
+            histogram=(8, *(0,) * (BINS - 2), 2),
+            correctly_rounded=8,
+            near_midway=1,
+            flushed=Flushed(1, "0x00000001", "0x00000001"),
+            findings=(MADE,) if number == 3 else (),
+        )
+        return SweptChunk(chunk=number, sha256=sha256, statistics=statistics, seconds=1.0)
+
+    identity = SweepIdentity(
+        actconform="1.0",
+        case=Case(kernel, "value", "f32", route),
+        extent=extent,
+        definition="",
+        provider="plugin 1",
+        facts=facts or {},
+    )
+    return Sweep(identity=identity, chunks={number: chunk(number) for number in range(chunks)})
+
+
+def test_a_line_of_the_csv_has_what_all_chunks_count(tmp_path):
+    rows = sweep_rows([sweep("torch", facts={"torch": "2.13"}), sweep(HOSTILE, chunks=5), sweep("none", chunks=0)])
+    lines = list(csv.DictReader(write_sweep_csv(rows, tmp_path).read_text("utf-8").splitlines()))
+    assert [line["route"] for line in lines] == ["torch", "'=1+1 <script>window.harm=1</script>"]
+    wanted = {
+        "computed_by": "torch 2.13", "chunks": "256", "inputs": "2560", "max_ulp": "0.75", "max_ulp_input": "0x00000000",
+        "correctly_rounded": "2048", "below_1_ulp": "2048", "nan_made": "3", "inf": "0", "flushed": "256", "decided_by_arb": "256",
+    }  # fmt: skip
+    assert {name: lines[0][name] for name in wanted} == wanted
+    assert (len(lines[0]["sha256"]), lines[1]["sha256"]) == (64, "")
+    assert write_sweep_csv([], tmp_path).read_text() == "\n"
+
+
+def test_the_table_has_a_column_a_route_and_marks_what_is_no_maximum(tmp_path):
+    sweeps = [
+        sweep("torch", facts={"torch": "2.13"}),
+        sweep("ort-cpu", extent="quick", error=1.5e7),
+        sweep("tf2onnx_a+ort-cpu", chunks=5, kernel="silu"),
+    ]
+    lines = write_sweep_table(sweep_rows(sweeps), tmp_path).read_text("utf-8").splitlines()
+    assert r"\begin{tabular}{llrrr}" in lines
+    assert r"kernel &  & torch (torch 2.13) & ort-cpu (plugin 1) & tf2onnx\_a+ort-cpu (plugin 1) \\" in lines
+    assert r"tanh & value & $0.75$ & $1.5\cdot 10^{7}$\textsuperscript{*} & -- \\" in lines
+    assert r"silu & value & -- & -- & $0.75$\textsuperscript{\dag} \\" in lines
+
+
+def test_routes_with_the_same_digests_are_bit_identical():
+    pairs = same_bits([sweep("torch"), sweep("keras"), sweep("jax", sha256="b"), sweep("torch", kernel="silu")])
+    assert list(map(str, pairs)) == [
+        "tanh, value: torch and keras are bit-identical on all inputs of range all",
+        "tanh, value: torch and jax are bit-identical on 0 of 256 chunks",
+        "tanh, value: keras and jax are bit-identical on 0 of 256 chunks",
+    ]
+    assert str(same_bits([sweep("torch", chunks=5), sweep("keras")])[0]).endswith("bit-identical on 5 of 5 chunks")
+
+
+def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
+    sweeps = [sweep("torch"), sweep(HOSTILE, chunks=5)]
+    html = write_sweep_page(sweep_rows(sweeps), same_bits(sweeps), tmp_path).read_text("utf-8")
+    assert "<script>window" not in html
+    data = msgspec.json.decode(re.search(r'type="application/json">(.*?)</script>', html)[1])
+    torch = data["rows"][0]
+    assert [len(column) for column in torch["map"]] == [510, 510]
+    # the largest negative first: binade 510 is the lower one of chunk 255
+    assert torch["map"][0][:3] == [0.75, None, 0.75]
+    assert torch["findings"] == [["nan-made", 3, "0x1", "0x2", ""]]
+    assert torch["chunks"] == "256 of 256"
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((Path(__file__).parents[3] / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
