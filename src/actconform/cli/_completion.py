@@ -65,7 +65,7 @@ def _patterns(catalog: Catalog, word: str) -> list[str]:
 
     complete, _, _ = word.rpartition("/")
     parts = complete.split("/") if complete else []
-    following = [_subjects(catalog), [*ASPECTS, TRAINING], DTYPES, _routes(catalog)]
+    following = [_subjects(catalog), [*ASPECTS, TRAINING], list(DTYPES), _routes(catalog)]
     if len(parts) >= len(following):
         return []
     last = len(parts) == len(following) - 1
