@@ -56,7 +56,7 @@ MOST_LINES = 100  # of a message
 
 GROUPS = {
     "Your own model": ("check", "lint", "bisect", "grad", "train"),
-    "Frameworks, exporters and runtimes": ("run", "suite", "bench", "study", "list"),
+    "Frameworks, exporters and runtimes": ("run", "suite", "bench", "study", "sweep", "list"),
     "Reports": ("report", "diff", "blame", "issue", "merge"),
     "Backends and installation": ("doctor", "new-plugin", "check-plugin", "env"),
     "What it judges by": ("selftest", "golden", "deviations"),

@@ -65,7 +65,7 @@ def _patterns(catalog: Catalog, word: str) -> list[str]:
 
     complete, _, _ = word.rpartition("/")
     parts = complete.split("/") if complete else []
-    following = [_subjects(catalog), [*ASPECTS, TRAINING], list(DTYPES), _routes(catalog)]
+    following: list[list[str]] = [_subjects(catalog), [*ASPECTS, TRAINING], list(DTYPES), _routes(catalog)]
     if len(parts) >= len(following):
         return []
     last = len(parts) == len(following) - 1
@@ -77,4 +77,5 @@ backends = _completing(lambda catalog, _: _computing(catalog))
 runtimes = _completing(lambda catalog, _: _computing(catalog, "runtime"))
 routes = _completing(lambda catalog, _: _routes(catalog))
 exporters = _completing(lambda catalog, _: _exporters(catalog))
+kernels = _completing(lambda catalog, _: catalog.kernels)
 subjects = _completing(lambda catalog, _: _subjects(catalog))

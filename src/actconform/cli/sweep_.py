@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
 from actconform.exhaustive.patterns import CHUNKS, EXTENTS, chunk_order, swept_inputs
 from actconform.plugin.loader import load_plugins
@@ -63,8 +63,14 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
 
 
 @click.command("sweep")
-@click.argument("patterns", nargs=-1, metavar="[KERNEL]...")
-@click.option("--route", "routes", multiple=True, help="What computes: torch, authored+ort-cpu ... (repeatable).")
+@click.argument("patterns", nargs=-1, metavar="[KERNEL]...", shell_complete=_completion.kernels)
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    shell_complete=_completion.routes,
+    help="What computes: torch, authored+ort-cpu ... (repeatable).",
+)
 @click.option(
     "--aspect",
     "aspects",
