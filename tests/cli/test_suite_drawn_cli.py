@@ -22,9 +22,20 @@ def drawn(cli, install):
 
 def test_a_finding_is_test_data_of_onnx_with_a_program_and_a_text(drawn):
     said = drawn(
-        "--runtime", "drawn-wrong", "--runtime", "drawn-right", "--op", "ReduceSum", "--examples", "60", "--out", "out"
+        "--runtime",
+        "drawn-wrong",
+        "--runtime",
+        "drawn-right",
+        "--op",
+        "ReduceSum",
+        "--examples",
+        "60",
+        "--out",
+        "out",
+        "--html",
     )
     assert said.code == 1, said.err
+    assert said.out.splitlines()[-1] == "out/index.html"
     assert "FINDING" in said.out
     report = json.loads(Path("out/drawn.json").read_text())
     assert [tally["runtime"] for tally in report["tallies"]] == ["drawn-wrong", "drawn-right"]
@@ -45,6 +56,9 @@ def test_a_finding_is_test_data_of_onnx_with_a_program_and_a_text(drawn):
     shown = subprocess.run([sys.executable, folder / "repro.py"], capture_output=True, text=True, check=False)
     assert shown.returncode == 1, shown.stdout + shown.stderr
     assert "got the shape" in shown.stdout
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    assert report["findings"][0]["folder"] in page
+    assert "--examples 60 --out out --html" in page
     text = (folder / "issue.md").read_text()
     assert "actconform suite drawn --runtime drawn-wrong --op ReduceSum --examples 60 --seed 0" in text
 
@@ -122,16 +136,16 @@ def test_the_same_seed_writes_the_same_findings(drawn):
 
 
 def test_what_came_before_an_interruption_is_written(drawn, monkeypatch):
-    from actconform.suite.drawn import drawn_report
+    from actconform.cli import _suite_drawn
 
-    examine = drawn_report.examine
+    examine = _suite_drawn.examine
 
     def interrupted(strategy, *arguments):
         if strategy.op_type == "Tile":
             raise KeyboardInterrupt
         return examine(strategy, *arguments)
 
-    monkeypatch.setattr(drawn_report, "examine", interrupted)
+    monkeypatch.setattr(_suite_drawn, "examine", interrupted)
     said = drawn("--runtime", "drawn-right", "--op", "Identity", "--op", "Tile", "--examples", "2")
     assert said.code == 1
     assert said.err.endswith("interrupted\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -12,12 +13,30 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform._version import __version__
+from actconform.checking.open_runtime import open_runtime
+from actconform.checking.runs import RunFailure
+from actconform.cli import announced
 from actconform.errors import UsageError
+from actconform.plugin.loader import load_plugins
+from actconform.report.suite.drawn_files import (
+    DRAWN_JSON,
+    remove_earlier_findings,
+    write_drawn_finding,
+    write_drawn_json,
+)
+from actconform.report.suite.drawn_page import write_drawn_page
+from actconform.report.suite.drawn_screen import print_drawn
+from actconform.report.terminal.check_progress import CheckProgress
+from actconform.report.terminal.console import open_console, plain
+from actconform.settings import read_config
+from actconform.suite.drawn.drawn_report import DrawnReport, chosen_strategies, examine
+from actconform.suite.drawn.search import expect_hypothesis
 from actconform.text import one_line
+from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
     from actconform.checking.runs import RuntimeRuns
-    from actconform.suite.drawn.drawn_report import DrawnFinding, DrawnReport, OperatorTally
+    from actconform.suite.drawn.drawn_report import DrawnFinding, OperatorTally
     from actconform.suite.drawn.registry import OperatorStrategy
     from actconform.suite.drawn.search import Shrunk
 
@@ -36,6 +55,7 @@ now = time.monotonic
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
 @click.option("--minutes", type=click.FloatRange(min=0.01), help="After these no further operator begins.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-drawn"), show_default=True)
+@click.option("--html", is_flag=True, help="Write a page: every operator, and every finding with its folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print drawn.json instead of the table.")
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
 @click.option(
@@ -48,6 +68,7 @@ def drawn_command(
     seed: int,
     minutes: float | None,
     out: Path,
+    html: bool,
     as_json: bool,
     timeout: float | None,
     config_path: Path | None,
@@ -59,18 +80,6 @@ def drawn_command(
 
     Exit code 0: every answer is within its error bound, or refused; 1: there is a finding, or not every operator had its turn; 2: wrong usage.
     """
-    from actconform.checking.open_runtime import open_runtime
-    from actconform.checking.runs import RunFailure
-    from actconform.cli import announced
-    from actconform.plugin.loader import load_plugins
-    from actconform.report.suite.drawn_files import DRAWN_JSON, write_drawn_json
-    from actconform.report.suite.drawn_screen import print_drawn
-    from actconform.report.terminal.console import open_console
-    from actconform.settings import read_config
-    from actconform.suite.drawn.drawn_report import chosen_strategies
-    from actconform.suite.drawn.search import expect_hypothesis
-    from actconform.workers.from_settings import configured
-
     expect_hypothesis()
     strategies = chosen_strategies(operators)
     if out.exists() and not out.is_dir():
@@ -96,9 +105,13 @@ def drawn_command(
         finally:
             report = session.report([strategy.op_type for strategy in strategies])
             write_drawn_json(report, out / DRAWN_JSON)
+            page = write_drawn_page(report, shlex.join(["actconform", *sys.argv[1:]]), out) if html else None
     if as_json:
         sys.stdout.buffer.write((out / DRAWN_JSON).read_bytes())
-    print_drawn(open_console(to_stderr=as_json), report, out)
+    console = open_console(to_stderr=as_json)
+    print_drawn(console, report, out)
+    if page is not None:
+        console.print(plain(str(page)), soft_wrap=True)
     return 0 if report.conforms else 1
 
 
@@ -108,9 +121,6 @@ class _Session:
     def __init__(
         self, examples: int, seed: int, out: Path, runtimes: list[RuntimeRuns], facts: dict[str, dict[str, str]]
     ) -> None:
-        from actconform.report.terminal.check_progress import CheckProgress
-        from actconform.report.terminal.console import open_console
-
         self._examples, self._seed, self._out = examples, seed, out
         self._runtimes, self._facts = runtimes, facts
         self._tallies: list[OperatorTally] = []
@@ -118,9 +128,6 @@ class _Session:
         self._progress = CheckProgress(open_console(to_stderr=True))
 
     def run(self, strategies: list[OperatorStrategy], minutes: float | None) -> None:
-        from actconform.report.suite.drawn_files import remove_earlier_findings
-        from actconform.suite.drawn.drawn_report import examine
-
         end = now() + 60.0 * minutes if minutes is not None else None
         with self._progress:
             for strategy in strategies:
@@ -134,16 +141,12 @@ class _Session:
                 self._findings += findings
 
     def _keep(self, runs: RuntimeRuns, finding: DrawnFinding, shrunk: Shrunk) -> str:
-        from actconform.report.suite.drawn_files import write_drawn_finding
-
         command = ["suite", "drawn", "--runtime", runs.name, "--op", finding.operator]
         command += ["--examples", str(self._examples), "--seed", str(self._seed)]
         return write_drawn_finding(self._out, runs, finding, shrunk, self._facts[runs.name], command)
 
     def report(self, operators: list[str]) -> DrawnReport:
         """Return what came of the operators so far."""
-        from actconform.suite.drawn.drawn_report import DrawnReport
-
         done = {tally.operator for tally in self._tallies}
         packages = ("hypothesis", "numpy", "onnx")
         return DrawnReport(

@@ -30,12 +30,23 @@ SCRIPTS = (
     "theme.js",
     "start.js",
 )  # in the order of their use
+TABLE_SCRIPTS = ("elements.js", "svg.js", "theme.js", "table_page.js")  # likewise
 
 
 def page(data: Mapping[str, Any]) -> str:
     """Return the HTML document of a run's report."""
     scripts = [ASSETS / name for name in SCRIPTS]
     return html_document(data, "actconform report", "report.json", [ASSETS / "page.css"], scripts)
+
+
+def table_page(package: str, scripts: Sequence[str], data: Mapping[str, Any], title: str, file: str) -> str:
+    """Return the HTML document of a page of tables: scripts and all styles in the `assets` of a package, behind those that such pages share."""
+    assets = files(package) / "assets"
+    styles = sorted((asset for asset in assets.iterdir() if asset.name.endswith(".css")), key=lambda asset: asset.name)
+    shared = [ASSETS / name for name in TABLE_SCRIPTS]
+    return html_document(
+        data, title, file, [ASSETS / "page.css", *styles], [*shared, *(assets / name for name in scripts)]
+    )
 
 
 def html_document(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from actconform.files import write_bytes
-from actconform.report.html.page import ASSETS, html_document
+from actconform.report.html.page import table_page
 from actconform.report.html.page_values import short_number, shown
 from actconform.report.study.study_csv import STUDY_CSV
 from actconform.study.trial import SATURATED
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from actconform.types.training import Experiment
 
 STUDY_PAGE = "index.html"
-SHARED = ("elements.js", "svg.js", "theme.js")
 SCRIPTS = ("study_table.js", "study_curves.js", "study_start.js")  # in the order of their use
 REASON_LETTERS = 300
 
@@ -37,12 +35,9 @@ def write_study_page(
     folder: Path,
 ) -> Path:
     """Write index.html into `folder` and return its path; `constants` are the losses of the best constant answers. Raises OSError."""
-    assets = files("actconform.report.study") / "assets"
-    scripts = [*(ASSETS / name for name in SHARED), *(assets / name for name in SCRIPTS)]
-    styles = [ASSETS / "page.css", assets / "study.css"]
     data = study_page_data(plan, identity, rows, constants, command)
     path = folder / STUDY_PAGE
-    write_bytes(path, html_document(data, "actconform study", STUDY_CSV, styles, scripts).encode())
+    write_bytes(path, table_page(__package__, SCRIPTS, data, "actconform study", STUDY_CSV).encode())
     return path
 
 

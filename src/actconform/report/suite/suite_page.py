@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from actconform.files import write_bytes
-from actconform.report.html.page import ASSETS, html_document
+from actconform.report.html.page import table_page
 from actconform.report.html.page_values import short_number, shown
 from actconform.report.suite.suite_files import SUITE_JSON
 from actconform.report.suite.suite_words import blame_words, bound_words, data_findings
@@ -21,19 +20,15 @@ if TYPE_CHECKING:
     from actconform.suite.suite_result import RuntimeVerdict, SuiteRecord, SuiteReport
 
 SUITE_PAGE = "index.html"
-SHARED = ("elements.js", "theme.js")
-SCRIPTS = ("suite_table.js", "suite_start.js")  # in the order of their use
+SCRIPTS = ("suite_parts.js", "suite_start.js")  # in the order of their use
 MOST_LETTERS = 400
 
 
 def write_suite_page(report: SuiteReport, command: str, folder: Path) -> Path:
     """Write index.html into `folder` and return its path. Raises OSError."""
-    assets = files("actconform.report.suite") / "assets"
-    scripts = [*(ASSETS / name for name in SHARED), *(assets / name for name in SCRIPTS)]
-    styles = [ASSETS / "page.css", assets / "suite.css"]
     data = suite_page_data(report, command)
     path = folder / SUITE_PAGE
-    write_bytes(path, html_document(data, "actconform suite", SUITE_JSON, styles, scripts).encode())
+    write_bytes(path, table_page(__package__, SCRIPTS, data, "actconform suite onnx", SUITE_JSON).encode())
     return path
 
 
@@ -42,8 +37,7 @@ def suite_page_data(report: SuiteReport, command: str) -> dict[str, Any]:
     rows = operator_rows(report.records)
     page = {
         "title": f"{report.identity.suite} {report.identity.version}",
-        "suite": str(report.identity),
-        "date": report.date,
+        "about": f"{report.identity} · {report.date}",
         "conforms": report.conforms,
         "problems": [one_line(words, MOST_LETTERS) for words in filter(None, (report.ending, *report.notes))],
         "leftOut": [one_line(words, MOST_LETTERS) for words in report.left_out],

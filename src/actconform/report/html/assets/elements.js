@@ -68,6 +68,15 @@ function announce(message) {
   document.getElementById("announcement").textContent = message;
 }
 
+/** Have "/" go to the field to search in, where the page shows one. */
+function searchByKey(event) {
+  const search = document.getElementById("by-text");
+  if (event.key === "/" && search && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
+    event.preventDefault();
+    search.focus();
+  }
+}
+
 /** A box of text that a button copies whole. */
 function copyable(words, label) {
   const box = element("pre", { tabindex: "0", "aria-label": label }, words);

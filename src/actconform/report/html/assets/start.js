@@ -53,12 +53,6 @@ addEventListener("keydown", (event) => {
     if (tip.hidden && location.hash) location.hash = "#";
     tip.hidden = true;
   }
-  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
-    const search = document.getElementById("by-text");
-    if (search) {
-      event.preventDefault();
-      search.focus();
-    }
-  }
+  searchByKey(event);
 });
 show(false);

@@ -1,22 +1,15 @@
 // The page: what was studied, the controls, the table, the curves.
 
-const main = document.getElementById("main");
 const chosen = { experiment: "", role: "", kernel: "" };
 const tableBox = element("div"),
   curveBox = element("div");
 
-function header() {
-  return [
-    element(
-      "div",
-      { class: "top" },
-      element("h1", null, "Kernels in training"),
-      element("nav", { "aria-label": "parts" }, ["experiments", "table", "curves", "again"].map((name) => element("a", { href: `#${name}` }, name))),
-      element("button", { type: "button", id: "theme", onclick: turn }, ""),
-    ),
-    element("p", { class: "quiet" }, `${data.study} · ${count(data.seeds, "seed")}`),
-  ];
-}
+const MEANINGS = [
+  "Numbers are medians over the seeds, with the least and greatest below. Loss: the mean of the last epoch; a loss that is not finite counts as beyond every other.",
+  `No better than a constant: the last epoch's loss is at least 98 % of that of the best constant answer; worse: more than a tenth above it. Stated loss: ${short(data.reach)} of that; the step is the first at which the mean loss of an epoch's worth of steps is at most as much.`,
+  `Dead: units of the role whose derivative is 0 at each of up to 256 examples; saturated: below ${short(data.saturated)} of the largest that it has for inputs from −2 to 2. First / last: the norm of the loss's gradient by the first layer's weights over that by the last one's, before the first step.`,
+  "Rank and effective dimension, (Σλ)² / Σλ² of the covariance's eigenvalues, are those of the last hidden activation. All of these by the float64 truth of the parameters.",
+];
 
 function experimentsSection() {
   const cells = data.experiments.map((experiment) => [
@@ -32,21 +25,11 @@ function experimentsSection() {
     experiment.optimizer,
   ]);
   const head = ["experiment", "source", "loss", "metric", "#best constant", "#stated loss", "its own kernels", "examples / validation", "epochs / steps", "optimizer"];
-  return element("section", { id: "experiments" }, element("h2", null, "Experiments"), table("Experiments", head, cells));
+  return section("experiments", "Experiments", table("Experiments", head, cells));
 }
 
 const key = (words, ...marks) =>
   element("span", null, svg("svg", { viewBox: "0 0 26 10", class: "key", "aria-hidden": "true" }, marks), words);
-
-function meanings() {
-  const words = [
-    "Numbers are medians over the seeds, with the least and greatest below. Loss: the mean of the last epoch; a loss that is not finite counts as beyond every other.",
-    `No better than a constant: the last epoch's loss is at least 98 % of that of the best constant answer; worse: more than a tenth above it. Stated loss: ${short(data.reach)} of that; the step is the first at which the mean loss of an epoch's worth of steps is at most as much.`,
-    `Dead: units of the role whose derivative is 0 at each of up to 256 examples; saturated: below ${short(data.saturated)} of the largest that it has for inputs from −2 to 2. First / last: the norm of the loss's gradient by the first layer's weights over that by the last one's, before the first step.`,
-    "Rank and effective dimension, (Σλ)² / Σλ² of the covariance's eigenvalues, are those of the last hidden activation. All of these by the float64 truth of the parameters.",
-  ];
-  return element("details", null, element("summary", null, "What the columns mean"), words.map((sentence) => element("p", { class: "quiet" }, sentence)));
-}
 
 function legend() {
   return element(
@@ -68,15 +51,9 @@ function controls() {
   };
   const names = data.experiments.map((experiment) => [experiment.name, experiment.name]);
   const roles = data.roles.map((role) => [role, role]);
-  return element(
-    "div",
-    { class: "controls" },
-    element(
-      "label",
-      { class: "grow" },
-      element("span", { class: "unseen" }, "kernel"),
-      element("input", { type: "search", id: "by-text", placeholder: "kernel", oninput: (event) => change("kernel")(event.target.value) }),
-    ),
+  return controlRow(
+    "kernel",
+    change("kernel"),
     dropdown("by-experiment", "experiment", [["", "all experiments"], ...names], "", change("experiment")),
     dropdown("by-role", "role", [["", "both roles"], ...roles], "", change("role")),
   );
@@ -94,29 +71,23 @@ function draw() {
   announce(count(shownRows.length, "row"));
 }
 
-document.getElementById("top").append(...header());
-main.append(
-  experimentsSection(),
-  element(
-    "section",
-    { id: "table" },
-    element("h2", null, "Table"),
-    controls(),
-    meanings(),
-    element("p", { class: "legend" }, key("gradient by layer before the first step", line(0, 5, 26, 5, "before")), key("after the last", line(0, 5, 26, 5, "after"))),
-    tableBox,
-  ),
-  element("section", { id: "curves" }, element("h2", null, "Loss curves"), legend(), curveBox),
-  element("section", { id: "again" }, element("h2", null, "Again"), copyable(data.command, "the command of this study")),
+const gradients = element(
+  "p",
+  { class: "legend" },
+  key("gradient by layer before the first step", line(0, 5, 26, 5, "before")),
+  key("after the last", line(0, 5, 26, 5, "after")),
 );
-document.getElementById("foot").append(`${data.csv} beside this page has a line for each training, with all of its losses`);
-nameTheme();
-draw();
+openPage(
+  pageHead("Kernels in training", ["experiments", "table", "curves", "again"], `${data.study} · ${count(data.seeds, "seed")}`),
+  [
+    experimentsSection(),
+    section("table", "Table", controls(), meanings(MEANINGS), gradients, tableBox),
+    section("curves", "Loss curves", legend(), curveBox),
+    section("again", "Again", copyable(data.command, "the command of this study")),
+  ],
+  `${data.csv} beside this page has a line for each training, with all of its losses`,
+  draw,
+);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") tip.hidden = true;
-  const search = document.getElementById("by-text");
-  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
-    event.preventDefault();
-    search.focus();
-  }
 });
