@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
-from distributed import LocalCluster
+from local_cluster import started
+
+from actconform.sweep.journal import read_sweep
 
 CASE = "relu/value/f32/authored+ort-cpu"
 
@@ -23,9 +24,7 @@ def report(folder: str) -> dict[str, Any]:
 def test_the_report_is_that_of_a_local_run(cli):
     options = ("--require", "authored+ort-cpu")
     local = cli("run", CASE, *options, "--out", "local")
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=logging.CRITICAL
-    ) as cluster:
+    with started(n_workers=1, processes=False) as cluster:
         spread = cli("run", CASE, *options, "--out", "spread", "--cluster", cluster.scheduler_address)
     assert (spread.code, local.code) == (0, 0)
     assert report("spread") == report("local")
@@ -40,3 +39,21 @@ def test_an_address_of_no_use_costs_no_earlier_report(cli):
     assert said.code == 2
     assert said.err.startswith("error: --cluster tcp://127.0.0.1:port: no Dask scheduler answers there")
     assert kept.read_text() == "kept"
+
+
+def test_a_sweep_refuses_workers_of_its_own_beside_a_cluster(cli):
+    said = cli("sweep", "relu", "--route", "torch", "--cluster", "tcp://127.0.0.1:port", "--workers", "2")
+    assert said.code == 2
+    assert "--cluster and --workers: the cluster has its own workers" in said.err
+
+
+def test_a_sweep_is_that_of_this_machine(cli):
+    options = ("relu", "--route", "authored+ort-cpu", "--range", "sample")
+    with started(n_workers=1, processes=False) as cluster:
+        spread = cli("sweep", *options, "--out", "spread", "--cluster", cluster.scheduler_address)
+    local = cli("sweep", *options, "--out", "local")
+    assert (spread.code, local.code) == (0, 0), spread.err
+    journals = [next(Path(folder).glob("*.sweep.jsonl")) for folder in ("spread", "local")]
+    heads, chunks = zip(*((sweep.identity, sweep.chunks) for sweep in map(read_sweep, journals)), strict=True)
+    assert heads[0] == heads[1]
+    assert [chunks[0][number].sha256 for number in range(256)] == [chunks[1][number].sha256 for number in range(256)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from distributed import LocalCluster
+from local_cluster import started
 
 from actconform.cluster import connection
 from actconform.cluster.connection import Cluster
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A cluster without a worker."""
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster:
+    with started(n_workers=0, processes=False) as cluster:
         yield cluster.scheduler_address
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from distributed import LocalCluster
+from local_cluster import KillAtWork, pids, started
 from processes import children
 
 from actconform.cluster.connection import Cluster
@@ -31,6 +29,8 @@ from actconform.workers.protocol import Handshake
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distributed import LocalCluster
+
     from actconform.plugin.loader import Catalog
 
 TESTS = Path(__file__).parents[1]
@@ -44,16 +44,6 @@ def stand_in_on_every_worker() -> Iterator[None]:
         patch.syspath_prepend(TESTS)
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         yield
-
-
-def started(**options: Any) -> LocalCluster:
-    return LocalCluster(
-        threads_per_worker=1,
-        dashboard_address=":0",
-        worker_dashboard_address=":0",
-        silence_logs=logging.CRITICAL,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +86,6 @@ def catalog_of(*plugins: str) -> Catalog:
     return load_plugins(entry_points=points)
 
 
-def at_work(on: LocalCluster) -> Iterator[str]:
-    """Yield the addresses of the workers that run cases."""
-    for worker in on.scheduler.workers.values():
-        if any(task.prefix.name == "run_line_cases" for task in worker.processing):
-            yield worker.address
-
-
 def some(plan: Plan, *subjects: str) -> Plan:
     cases = [case for case in plan.cases if case.subject in subjects and case.route == "stand-in"]
     return msgspec.structs.replace(plan, cases=cases)
@@ -141,25 +124,15 @@ def test_a_worker_that_is_killed_costs_no_result(
     processes: LocalCluster, plan: Plan, local: dict[str, Result], allowed_failures: int
 ) -> None:
     processes.scheduler.allowed_failures = allowed_failures
-    with processes.get_client() as client:
-        client.wait_for_workers(2)
-        pids = client.run(os.getpid)
-    killed: list[str] = []
+    kill = KillAtWork(processes, "run_line_cases")
 
-    def kill(result: Result) -> None:
-        if result.verdict is not Verdict.UNAVAILABLE and not killed:
-            killed.append(next(at_work(processes)))
-            os.kill(pids[killed[0]], signal.SIGKILL)
-            end = time.monotonic() + 30.0
-            while killed[0] in processes.scheduler.workers and time.monotonic() < end:
-                time.sleep(0.02)
+    def killing(result: Result) -> None:
+        if result.verdict is not Verdict.UNAVAILABLE:
+            kill()
             processes.scheduler.allowed_failures = 3  # a machine under load may lose another one
 
-    results, starts = spread(processes, plan, kill)
-    (removal,) = (
-        event for _, event in processes.scheduler.get_events(killed[0]) if event.get("action") == "remove-worker"
-    )
-    assert any("run_line_cases" in task for task in removal["processing-tasks"])
+    results, starts = spread(processes, plan, killing)
+    assert any("run_line_cases" in task for task in kill.interrupted)
     assert timeless(results) == local
     assert isinstance(starts["stand-in"], Handshake)
 
@@ -178,15 +151,14 @@ def test_a_case_with_which_the_workers_die_is_a_crash(processes: LocalCluster, p
 
 
 def test_resources_place_a_backend_on_the_workers_that_offer_it(processes: LocalCluster, plan: Plan) -> None:
+    process_of = pids(processes)
+    offering, other, *_ = process_of
     with processes.get_client() as client:
-        client.wait_for_workers(2)
-        pids = client.run(os.getpid)
-        offering, other = pids
         client.run(offer, {"stand-in": 1}, workers=[offering])
         try:
             idle: set[int] = set()
             results, starts = spread(
-                processes, some(plan, "relu", "sigmoid"), lambda _: idle.update(children(pids[other]))
+                processes, some(plan, "relu", "sigmoid"), lambda _: idle.update(children(process_of[other]))
             )
         finally:
             client.run(offer, {"stand-in": 0}, workers=[offering])
@@ -269,5 +241,5 @@ def test_facts_that_differ_between_workers_end_the_run(
     monkeypatch.setattr(
         "actconform.cluster.tasks.OpenLine.facts", lambda _: {"stand-in": {"driver": next(drivers, "2.0")}}
     )
-    with pytest.raises(UsageError, match=r"now stand-in has driver 2.0; before it has driver 1.0"):
+    with pytest.raises(UsageError, match=r"one worker of stand-in has driver 2.0; the first has driver 1.0"):
         spread(threads, some(plan, "relu", "sigmoid", "selu"))

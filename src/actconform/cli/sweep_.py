@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.sweep.journal import SweptChunk
+    from actconform.sweep.spread_chunks import SpreadSweep
     from actconform.types import Artifact, Case
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Handshake
@@ -55,6 +56,7 @@ class _Running(msgspec.Struct, kw_only=True):
     workers: dict[str, list[Worker]] = {}
     sweeps: list[Sweep] = []
     refused: list[str] = []
+    spread: SpreadSweep | None = None
     ending: str = ""
     failed: bool = False
 
@@ -88,6 +90,7 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
     show_default=True,
     help=RANGE_HELP,
 )
+@click.option("--cluster", "address", help="Sweep on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--workers", default=1, show_default=True, help="Processes that compute at once.")
 @click.option("--budget", default="", help="Begin no chunk after this time: 90s, 10m, 2h.")
 @click.option(
@@ -99,7 +102,7 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
 )
 @click.option("--resume", is_flag=True, help="Keep the chunks that an interrupted sweep in --out has, do the rest.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
-def command(config_path: Path | None, **arguments: Any) -> int:
+def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
     Exit code 0: swept; 1: a program failed, or it ended early; 2: wrong usage, or a kernel that is not elementwise.
@@ -109,13 +112,17 @@ def command(config_path: Path | None, **arguments: Any) -> int:
     config = read_config(config_path)
     catalog = configured(announced(load_plugins()), config)
     plan = sweep_plan(catalog, request)
-    config = with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
+    if address is not None and request.workers != 1:
+        raise UsageError("--cluster and --workers: the cluster has its own workers; leave --workers out")
+    as_read, config = config, with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
     console = open_console()
     inputs = len(plan.cases) * sum(swept_inputs(chunk, request.extent) for chunk in range(CHUNKS))
     with ExitStack() as stack:
         running = _Running(
             catalog=catalog, config=config, request=request, deadline=began + request.seconds, stack=stack
         )
+        if address is not None:
+            running.spread = _spread(address, running, as_read)
         with SweepProgress(inputs, console) as progress:
             for case in plan.cases:
                 _sweep(running, case, progress)
@@ -153,8 +160,9 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
     except (Unsupported, Unavailable, ExportError, WorkerError) as error:
         running.refused.append(f"{case.id}: {error}")
         return
-    workers = _workers(running, running.catalog.worker(case))
-    identity = _identity(running, case, artifact, started(workers))
+    backend, spread = running.catalog.worker(case), running.spread
+    hello = spread.started(backend) if spread else started(_workers(running, backend))
+    identity = _identity(running, case, artifact, hello)
     request = running.request
     resume = request.resume and (request.out / identity.file_name).exists()
     with SweepJournal(request.out, identity, resume=resume) as journal:
@@ -169,7 +177,10 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
 
         rest = [chunk for chunk in chunk_order() if chunk not in sweep.chunks]
         try:
-            sweep_chunks(case, artifact, identity.extent, rest, workers, running.deadline, keep)
+            if spread:
+                spread.sweep_chunks(case, backend, artifact, identity.extent, rest, running.deadline, keep)
+            else:
+                sweep_chunks(case, artifact, identity.extent, rest, _workers(running, backend), running.deadline, keep)
         except KeyboardInterrupt:
             running.ending = "interrupted"
         except SweepError as error:
@@ -181,6 +192,17 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
                 running.refused.append(f"failed: {error}")
         if time.monotonic() >= running.deadline and not sweep.complete and not running.ending:
             running.ending = f"the budget of {request.budget} is used up"
+
+
+def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:
+    """Return the sweeps on the cluster at the address, whose workers make environments of their own. Raises UsageError where that cannot be used."""
+    from actconform.cluster.connection import Cluster
+
+    cluster = running.stack.enter_context(Cluster(address))
+    from actconform.cluster.opened import opened_on
+    from actconform.sweep.spread_chunks import SpreadSweep
+
+    return SpreadSweep(cluster, running.stack.enter_context(opened_on(cluster, config, running.catalog.register)))
 
 
 def _workers(running: _Running, backend: str) -> list[Worker]:

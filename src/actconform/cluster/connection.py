@@ -10,7 +10,7 @@ from actconform.errors import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -72,6 +72,14 @@ class Cluster:
         self._refuse_unlike(line, able)
         return dict.fromkeys(sorted(needed), 1.0)
 
+    def refuse_other_facts(
+        self, line: Line, facts: Mapping[str, dict[str, str]], first: Mapping[str, dict[str, str]]
+    ) -> None:
+        """Raise UsageError where a worker has other facts of a line than the one that started it."""
+        for backend, now in facts.items():
+            if unlike := named_difference(f"one worker of {backend}", now, "the first", first.get(backend, {})):
+                raise self._unlike(line, unlike)
+
     def close(self) -> None:
         """End the connection; the cluster goes on."""
         self.client.close(timeout=ANSWER_SECONDS)
@@ -117,10 +125,13 @@ class Cluster:
         for worker in others:
             machines = self._installations[worker].machine, self._installations[first].machine
             if unlike := named_difference(f"the worker {worker}", machines[0], f"the worker {first}", machines[1]):
-                raise self._refused(
-                    f"results of {line.name} would depend on who computed them: {unlike}; start the workers of one kind of machine "
-                    f'with --resources "{line.backend}=1", and only they get these cases'
-                )
+                raise self._unlike(line, unlike)
+
+    def _unlike(self, line: Line, unlike: str) -> UsageError:
+        return self._refused(
+            f"results of {line.name} would depend on who computed them: {unlike}; start the workers of one kind of machine "
+            f'with --resources "{line.backend}=1", and only they get these cases'
+        )
 
     def _refused(self, reason: str) -> UsageError:
         return UsageError(f"--cluster {self.address}: {reason}")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import uuid
-from concurrent.futures import CancelledError
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from distributed import KilledWorker, as_completed
 
-from actconform.cluster.installation import installation, named_difference
-from actconform.cluster.tasks import LineFacts, OpenRun, PortablePlan, run_line_cases, start_line
-from actconform.errors import UsageError
+from actconform.cluster.opened import opened_on
+from actconform.cluster.tasks import LineFacts, run_line_cases, start_line
 from actconform.run.case import ended
 from actconform.run.scheduler import Line, LineStart, earlier_results, lines_of, remaining
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from distributed import Future
 
@@ -42,16 +36,14 @@ def run_on_cluster(
     A task whose worker dies is run again on another; cases with which several workers died end as CRASH. Raises UsageError where the
     scheduler is gone, and where two workers have different facts of one backend: what came until then was handed to `on_result`.
     """
-    spread = _SpreadRun(cluster, plan, on_start, on_result)
-    try:
-        spread.run()
-    except CancelledError:
-        raise UsageError(
-            f"--cluster {cluster.address}: the scheduler is gone, or dropped this run; what came until then is kept: start it and run "
-            "again with --resume"
-        ) from None
-    finally:
-        spread.end()
+    lines = lines_of(plan)
+    resources = {line.name: cluster.resources(line) for line in lines}
+    with opened_on(cluster, plan.config, plan.register, plan.plugins) as name:
+        spread = _SpreadRun(cluster, name, plan, on_start, on_result)
+        try:
+            spread.run(lines, resources)
+        finally:
+            spread.cancel()
 
 
 class _SpreadRun:
@@ -60,34 +52,35 @@ class _SpreadRun:
     def __init__(
         self,
         cluster: Cluster,
+        name: str,
         plan: Plan,
         on_start: Callable[[str, Handshake | str, float], None],
         on_result: Callable[[Result], None],
     ) -> None:
-        self._cluster, self._plan, self._on_start, self._on_result = cluster, plan, on_start, on_result
-        self._name = f"actconform-{uuid.uuid4().hex}"
+        self._cluster, self._name, self._plan, self._on_start, self._on_result = (
+            cluster,
+            name,
+            plan,
+            on_start,
+            on_result,
+        )
         self._began = time.perf_counter()
         self._tasks: dict[Future[Any], tuple[Line, Sequence[Case]]] = {}  # no cases: it starts the line
         self._completed = as_completed(loop=cluster.client.loop)
-        self._resources: dict[str, dict[str, float]] = {}
+        self._resources: Mapping[str, Mapping[str, float]] = {}
         self._facts: dict[str, LineFacts] = {}
 
-    def run(self) -> None:
-        lines = lines_of(self._plan)
-        self._resources = {line.name: self._cluster.resources(line) for line in lines}
-        self._cluster.client.register_plugin(OpenRun(_portable(self._plan)), name=self._name)
+    def run(self, lines: Sequence[Line], resources: Mapping[str, Mapping[str, float]]) -> None:
+        self._resources = resources
         for line in lines:
             self._submit(line, [])
         for future in self._completed:
             self._take(future)
 
-    def end(self) -> None:
-        """Take what has not run off the cluster, and have the workers end the run's processes."""
-        client = self._cluster.client
-        if client.status == "running":
-            with contextlib.suppress(OSError, TimeoutError, CancelledError):
-                client.cancel(list(self._tasks))
-                client.unregister_worker_plugin(self._name)
+    def cancel(self) -> None:
+        """Take what has not run off the cluster."""
+        for future in self._tasks:
+            future.release()
 
     def _submit(self, line: Line, cases: Sequence[Case]) -> None:
         of_line = {"run": self._name, "backend": line.backend, "source": line.source}
@@ -107,12 +100,8 @@ class _SpreadRun:
         if not cases:
             self._started(line, *outcome)
             return
-        results, facts, worker = outcome
-        if unequal := _unequal(facts, self._facts[line.name]):
-            raise UsageError(
-                f"--cluster {self._cluster.address}: results of {line.name} would depend on who computed them: {unequal} (worker "
-                f'{worker}); start the workers of one kind with --resources "{line.backend}=1"'
-            )
+        results, facts = outcome
+        self._cluster.refuse_other_facts(line, facts, self._facts[line.name])
         for result in results:
             self._on_result(result)
 
@@ -138,17 +127,3 @@ class _SpreadRun:
         reason = f"{error.allowed_failures + 1} Dask workers died while they ran this, the last at {error.last_worker.address}"
         for case in cases or line.cases:
             self._on_result(ended(case, Verdict.CRASH, "run" if cases else "load", reason))
-
-
-def _portable(plan: Plan) -> PortablePlan:
-    # The register has the files of the settings already; what is named relative to the settings is found beside them.
-    config = msgspec.structs.replace(plan.config, deviations=(), path=str(Path(plan.config.path).resolve()))
-    return PortablePlan(config, plan.register, tuple(plan.plugins), installation().versions)
-
-
-def _unequal(facts: LineFacts, first: LineFacts) -> str:
-    differences = (
-        named_difference(f"now {name}", of_backend, "before it", first.get(name, {}))
-        for name, of_backend in facts.items()
-    )
-    return next(filter(None, differences), "")

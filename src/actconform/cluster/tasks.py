@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from actconform.run.scheduler import Line, LineStart, OpenLine, Plan, plan_of
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from distributed import Worker
 
@@ -78,21 +79,23 @@ class OpenRun(WorkerPlugin):
         return plan, VectorCache(plan.folder, plan.manifest)
 
 
-def start_line(run: str, backend: str, source: str) -> tuple[LineStart, LineFacts]:
-    """Start a line of a run on this worker; return how it started, and what its results depend on."""
-    line, lock = _line(run, backend, source)
+@contextmanager
+def open_line(run: str, backend: str, source: str = "") -> Iterator[OpenLine]:
+    """Yield a line of a run that is open on this worker, for a task alone. Raises UsageError where the versions are not the run's."""
+    plugin = get_worker().plugins[run]
+    assert isinstance(plugin, OpenRun)
+    line, lock = plugin.line(backend, source)
     with lock:
+        yield line
+
+
+def start_line(run: str, backend: str, source: str = "") -> tuple[LineStart, LineFacts]:
+    """Start a line of a run on this worker; return how it started, and what its results depend on."""
+    with open_line(run, backend, source) as line:
         return line.start(), line.facts()
 
 
-def run_line_cases(cases: Sequence[Case], run: str, backend: str, source: str) -> tuple[list[Result], LineFacts, str]:
-    """Run these cases of a line; return their results, what they depend on, and the address of this worker."""
-    line, lock = _line(run, backend, source)
-    with lock:
-        return list(line.results(cases)), line.facts(), get_worker().address
-
-
-def _line(run: str, backend: str, source: str) -> tuple[OpenLine, threading.Lock]:
-    plugin = get_worker().plugins[run]
-    assert isinstance(plugin, OpenRun)
-    return plugin.line(backend, source)
+def run_line_cases(cases: Sequence[Case], run: str, backend: str, source: str) -> tuple[list[Result], LineFacts]:
+    """Run these cases of a line; return their results, and what they depend on."""
+    with open_line(run, backend, source) as line:
+        return list(line.results(cases)), line.facts()

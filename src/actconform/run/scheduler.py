@@ -193,6 +193,11 @@ class OpenLine:
         )
         self._start: LineStart | None = None
 
+    @property
+    def worker(self) -> Worker:
+        """The process of the backend."""
+        return self._context.worker
+
     def start(self) -> LineStart:
         """Start the backend, unless it was before. Raises WorkerError where the run is over."""
         if self._start is None:

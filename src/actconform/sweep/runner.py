@@ -93,7 +93,7 @@ class _Turns(NamedTuple):
         """Sweep one waiting chunk after the other; at the end None is done."""
         try:
             while time.monotonic() < self.deadline:
-                self.done.put(_swept(worker, SweepJob(case, artifact, self.waiting.popleft(), extent)))
+                self.done.put(swept(worker, SweepJob(case, artifact, self.waiting.popleft(), extent)))
         except IndexError:
             pass  # none is left
         except SweepError as error:
@@ -115,7 +115,8 @@ class _Turns(NamedTuple):
                 yield item
 
 
-def _swept(worker: Worker, job: SweepJob) -> SweptChunk:
+def swept(worker: Worker, job: SweepJob) -> SweptChunk:
+    """Return one chunk, swept in the worker. Raises SweepError where it cannot be done."""
     try:
         result = worker.sweep(job, CHUNK_SECONDS)
     except WorkerError as error:
