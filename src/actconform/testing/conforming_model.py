@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.api.checked_model import CheckedModel
     from actconform.api.options import CheckOptions
@@ -17,6 +20,26 @@ COLUMNS_TOLD = 3  # that do not conform, in full
 EVIDENCE_TOLD = 4
 PAGE = "index.html"
 RENAMED = {"ranges": "range"}  # options that the command calls otherwise
+
+
+_REPORT: ContextVar[tuple[Callable[[], Path], list[Path]] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def written_to(folder: Path) -> Iterator[list[Path]]:
+    """Have assertions that name no folder write to this one, the second and later ones to FOLDER-2, FOLDER-3; yields the pages as they come."""
+    pages: list[Path] = []
+    numbers = count(1)
+
+    def next_folder() -> Path:
+        number = next(numbers)
+        return folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+
+    token = _REPORT.set((next_folder, pages))
+    try:
+        yield pages
+    finally:
+        _REPORT.reset(token)
 
 
 def assert_conforms(
@@ -40,6 +63,9 @@ def assert_conforms(
     __tracebackhide__ = True
     from actconform.api.check import check
 
+    report = _REPORT.get()
+    if out is None and report is not None:
+        out = report[0]()
     groups = _by_exporter([routes] if isinstance(routes, str) else routes)
     checks = []
     for exporter, runtimes in groups.items():
@@ -47,6 +73,8 @@ def assert_conforms(
         folder = out if out is None or len(groups) == 1 else Path(out) / (exporter or "all")
         other_models = () if against is None else against
         checks.append(check(model, against=other_models, inputs=inputs, out=folder, html=out is not None, **routed))
+    if report is not None:
+        report[1].extend(Path(path) for checked in checks for path in checked.wrote if Path(path).name == PAGE)
     if all(checks):
         return checks[0]
     failed = next(checked for checked in checks if not checked)
