@@ -23,6 +23,7 @@ EXAMPLES = {
     ),
     "suite onnx": ("suite onnx --runtime ort-cpu", "suite onnx --op 'Reduce*' --html"),
     "suite drawn": ("suite drawn --op Softmax", "suite drawn --runtime openvino --op 'Reduce*'"),
+    "sweep": ("sweep tanh --route torch", "sweep 'gelu-*' --route authored+ort-cpu --range all --budget 10m"),
     "bench": ("bench 'gelu-*/throughput/f32/*'", "bench --route torch --route authored+ort-cpu --batch 1,32"),
     "study": ("study noise-relu --seeds 2", "study 'blobs-*' --kernel 'gelu-*' --role hidden"),
     "list": ("list routes", "list cases --json"),
