@@ -260,6 +260,13 @@ def test_a_name_that_is_no_runtime_is_refused(name: str, message: str, catalog: 
         open_runtime(name, catalog, settings())
 
 
+def test_what_stands_for_its_variants_alone_is_not_offered(catalog: Catalog) -> None:
+    assert catalog.backends["versioned"].variants
+    with pytest.raises(UsageError, match="versionde is no runtime") as caught:
+        open_runtime("versionde", catalog, settings())
+    assert "versioned" not in str(caught.value)
+
+
 def test_a_version_has_an_environment_of_its_own_and_a_variant_that_of_its_runtime(
     catalog: Catalog, file: ModelFile, wheels: Path
 ) -> None:

@@ -151,6 +151,15 @@ def test_a_broken_trend_is_told_before_anything_runs(cli, cases, tmp_path):
     assert not (tmp_path / "out" / "suite.json").exists()
 
 
+def test_a_runtime_that_is_none_is_wrong_usage_before_the_cases_are_read(cli, cases, monkeypatch):
+    cases("first")
+    monkeypatch.setattr(suite_cli, "standard_cases", lambda patterns: pytest.fail("the cases are read"))
+    done = cli("suite", "onnx", "--runtime", "suite-runtme", "--out", "out")
+    assert done.code == 2
+    assert "suite-runtme is no runtime; did you mean suite-runtime" in done.err
+    assert not Path("out").exists()
+
+
 def test_an_operator_that_no_case_has_is_wrong_usage(cli):
     done = cli("suite", "onnx", "--op", "Sofmax")
     assert done.code == 2

@@ -100,6 +100,7 @@ def test_operators_whose_turn_did_not_come_are_told_and_do_not_conform(drawn, mo
     [
         (["--op", "ReduceSums"], "--op ReduceSums: no operator that is drawn; did you mean ReduceSum"),
         (["--runtime", "drawn-rihgt"], "drawn-rihgt is no runtime"),
+        (["--runtime", "drawn-rihgt", "--op", "ReduceSums"], "drawn-rihgt is no runtime"),
         (["--out", "file"], "--out file: is a file: name a folder"),
         (["--examples", "0"], "--examples"),
         (["--runtime", "drawn-gone"], "--runtime drawn-gone: cannot run here: libgone.so is missing"),

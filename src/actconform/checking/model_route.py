@@ -56,7 +56,7 @@ def _expect_runtime(text: str, stage: str, catalog: Catalog) -> None:
     try:
         runtime_backend(stage, catalog)
     except UsageError:
-        names = sorted(name for name, backend in catalog.backends.items() if backend.kind == "runtime")
+        names = catalog.backend_names("runtime")
         raise UsageError(
             f"{one_line(text)}: {one_line(stage)!r} is neither an exporter nor a runtime{near(stage, [*names, *catalog.exporters])}"
         ) from None

@@ -80,9 +80,8 @@ def runtime_backend(name: str, catalog: Catalog) -> type[Backend]:
     """Return the backend of the runtime `name`, which may have a variant or a version; raise UsageError where there is none."""
     backend = catalog.backends.get(name) or catalog.backends.get(base_name(name))
     if backend is None or backend.kind != "runtime":
-        runtimes = sorted(runtime for runtime, offered in catalog.backends.items() if offered.kind == "runtime")
         kind = "is a framework, which runs no graphs" if backend else "is no runtime"
-        raise UsageError(f"{name} {kind}{near(name, runtimes)}")
+        raise UsageError(f"{name} {kind}{near(name, catalog.backend_names('runtime'))}")
     return backend
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform._version import __version__
-from actconform.checking.open_runtime import open_runtime
+from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.runs import RunFailure
 from actconform.cli import announced
 from actconform.errors import UsageError
@@ -35,6 +35,8 @@ from actconform.text import one_line
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.checking.runs import RuntimeRuns
     from actconform.suite.drawn.drawn_report import DrawnFinding, OperatorTally
     from actconform.suite.drawn.registry import OperatorStrategy
@@ -80,21 +82,18 @@ def drawn_command(
 
     Exit code 0: every answer is within its error bound, or refused; 1: there is a finding, or not every operator had its turn; 2: wrong usage.
     """
-    expect_hypothesis()
-    strategies = chosen_strategies(operators)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {one_line(str(out))}: is a file: name a folder")
     config = read_config(config_path)
     catalog = announced(configured(load_plugins(), config))
     names = tuple(dict.fromkeys(runtimes or DEFAULT_RUNTIMES))
+    for name in names:
+        runtime_backend(name, catalog)
+    expect_hypothesis()
+    strategies = chosen_strategies(operators)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_runtime(name, catalog, config, timeout=timeout)) for name in names]
-        facts: dict[str, dict[str, str]] = {}
-        for runs in opened:
-            started = runs.start()
-            if isinstance(started, RunFailure):
-                raise UsageError(f"--runtime {runs.name}: cannot run here: {one_line(started.message)}")
-            facts[runs.name] = dict(started)
+        facts = _started(opened)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,6 +112,17 @@ def drawn_command(
     if page is not None:
         console.print(plain(str(page)), soft_wrap=True)
     return 0 if report.conforms else 1
+
+
+def _started(opened: Sequence[RuntimeRuns]) -> dict[str, dict[str, str]]:
+    """Start the runtimes, and return their facts; raise UsageError where one cannot run here."""
+    facts = {}
+    for runs in opened:
+        started = runs.start()
+        if isinstance(started, RunFailure):
+            raise UsageError(f"--runtime {runs.name}: cannot run here: {one_line(started.message)}")
+        facts[runs.name] = dict(started)
+    return facts
 
 
 class _Session:

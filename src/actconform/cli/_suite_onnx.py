@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from actconform._version import __version__
-from actconform.checking.open_runtime import open_runtime
-from actconform.checking.runs import RunFailure
+from actconform.checking.open_runtime import open_runtime, runtime_backend
+from actconform.checking.runs import RunFailure, RuntimeRuns
 from actconform.cli import announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
@@ -40,9 +41,8 @@ from actconform.text import one_line
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from actconform.checking.runs import RuntimeRuns
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.suite.case import SuiteCase
@@ -113,21 +113,31 @@ def onnx_command(**arguments: Any) -> int:
 
     options = SuiteOptions(**arguments)
     _expect_out(options.out)
-    cases = standard_cases(options.operators)
     left_out = [f'onnx\'s cases of the kind "{LEFT_OUT}" are left out: their models must be downloaded']
-    return run_suite(options, "onnx", onnx.__version__, cases, left_out)
+    return run_suite(options, "onnx", onnx.__version__, partial(standard_cases, options.operators), left_out)
 
 
 def run_suite(
-    options: SuiteOptions, suite: str, version: str, cases: Sequence[SuiteCase], left_out: Sequence[str] = ()
+    options: SuiteOptions,
+    suite: str,
+    version: str,
+    read_cases: Callable[[], Sequence[SuiteCase]],
+    left_out: Sequence[str] = (),
 ) -> int:
-    """Run the cases of a suite, write its files, print what came of it, and return the exit code."""
+    """Run the cases of a suite, write its files, print what came of it, and return the exit code.
+
+    The cases are read while the runtimes start.
+    """
     started = time.perf_counter()
     config = read_config(options.config_path)
     catalog = configured(announced(load_plugins()), config)
     console = open_console(to_stderr=True)
     with ExitStack() as stack:
-        runtimes, facts, missing = _runtimes(options, catalog, config, stack)
+        threads = stack.enter_context(ThreadPoolExecutor())  # left after the runtimes, whose end ends a start
+        opened = _opened(options, catalog, config, stack)
+        starts = threads.map(RuntimeRuns.start, opened)
+        cases = read_cases()
+        runtimes, facts, missing = _started(opened, starts, asked=bool(options.runtimes))
         expect_trends(options.out, [each.name for each in facts])
         identity = SuiteIdentity(suite=suite, version=version, actconform=__version__, runtimes=tuple(facts))
         journal = stack.enter_context(SuiteJournal(options.out, identity, resume=options.resume))
@@ -186,25 +196,32 @@ def _concluded(options: SuiteOptions, report: SuiteReport) -> int:
     return 0 if report.conforms else 1
 
 
-def _runtimes(
-    options: SuiteOptions, catalog: Catalog, config: Config, stack: ExitStack
-) -> tuple[list[RuntimeRuns], list[RuntimeFacts], list[str]]:
-    """Return the runtimes that are asked for, started, with their facts; by default those that start here, and why others do not.
+def _opened(options: SuiteOptions, catalog: Catalog, config: Config, stack: ExitStack) -> list[RuntimeRuns]:
+    """Return the runtimes that are asked for, by default all, not yet started. Raises UsageError where there is no such runtime."""
+    names = options.runtimes or catalog.backend_names("runtime")
+    for name in names:
+        runtime_backend(name, catalog)  # before an environment is made for another one
+    tell = partial(say, err=True)
+    opened = [open_runtime(name, catalog, config, tell, timeout=options.timeout) for name in dict.fromkeys(names)]
+    return [stack.enter_context(runs) for runs in opened]
 
-    Raises UsageError where one that is asked for does not start, or none does.
+
+def _started(
+    opened: Sequence[RuntimeRuns], starts: Iterable[Mapping[str, str] | RunFailure], *, asked: bool
+) -> tuple[list[RuntimeRuns], list[RuntimeFacts], list[str]]:
+    """Return the runtimes that start here with their facts, and why others do not.
+
+    Raises UsageError where one that is `asked` for does not start, or none does.
     """
-    offered = [name for name, backend in catalog.backends.items() if backend.kind == "runtime"]
     runtimes, facts, missing = [], [], []
-    for name in dict.fromkeys(options.runtimes or offered):
-        runs = open_runtime(name, catalog, config, partial(say, err=True), timeout=options.timeout)
-        started = stack.enter_context(runs).start()
+    for runs, started in zip(opened, starts, strict=True):
         if not isinstance(started, RunFailure):
             runtimes.append(runs)
-            facts.append(RuntimeFacts(name=name, facts=dict(started), packages=runs.packages))
-        elif options.runtimes:
-            raise UsageError(f"--runtime {name}: {started.message}")
+            facts.append(RuntimeFacts(name=runs.name, facts=dict(started), packages=runs.packages))
+        elif asked:
+            raise UsageError(f"--runtime {runs.name}: {started.message}")
         else:
-            missing.append(f"{name} is left out: {one_line(started.message)}")
+            missing.append(f"{runs.name} is left out: {one_line(started.message)}")
     if not runtimes:
         raise UsageError("no ONNX runtime starts here:\n" + "\n".join(missing))
     return runtimes, facts, missing

@@ -78,4 +78,4 @@ def _unknown(name: str, catalog: Catalog) -> str:
     broken = "".join(
         f"\nplugin {plugin.name} ({plugin.distribution}) is broken: {plugin.reason}" for plugin in catalog.broken
     )
-    return f"no installed plugin gives a backend {name!r}{near(name, list(catalog.backends))}{broken}"
+    return f"no installed plugin gives a backend {name!r}{near(name, catalog.backend_names())}{broken}"

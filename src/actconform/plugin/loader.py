@@ -86,6 +86,11 @@ class Catalog(msgspec.Struct, frozen=True):
         offer = offered.get(name) or offered.get(base_name(name))
         return offer.stands_for if offer and offer.stands_for else name
 
+    def backend_names(self, kind: str = "") -> list[str]:
+        """Return the backends that a message may offer, sorted, of one kind or of both: none that stands for its variants alone."""
+        names = (name for name, backend in self.backends.items() if kind in ("", backend.kind) and not backend.variants)
+        return sorted(names)
+
     def worker(self, case: Case) -> str:
         """Return the backend whose process does the case: a variant has none of its own, a backend of the settings has."""
         return case.backend if case.backend in self.backends else case.worker

@@ -101,7 +101,7 @@ def require_training(catalog: Catalog, backend: str) -> None:
     """Raise UsageError where there is no such backend, or it trains no models by its own means."""
     trainers = sorted(name for name, each in catalog.backends.items() if each.train is not Backend.train)
     if backend not in catalog.backends:
-        raise UsageError(f"unknown backend {backend!r}{near(backend, sorted(catalog.backends))}")
+        raise UsageError(f"unknown backend {backend!r}{near(backend, catalog.backend_names())}")
     if backend not in trainers:
         raise UsageError(
             f"{backend} trains no models; those that do: {', '.join(trainers) or 'none that is installed'}"

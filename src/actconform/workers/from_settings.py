@@ -42,7 +42,7 @@ def configured(catalog: Catalog, config: Config) -> Catalog:
             elif "@" in name and name not in catalog.backends:
                 catalog = _with_column(catalog, name)
             elif name not in catalog.backends:
-                raise UsageError(f"no such backend{near(name, sorted(catalog.backends))}")
+                raise UsageError(f"no such backend{near(name, catalog.backend_names())}")
         except UsageError as error:
             raise UsageError(f"{config.path}: {table_name(name)}: {error}") from None
     return catalog
@@ -144,7 +144,7 @@ def _with_command(catalog: Catalog, about: command_runtime.CommandSettings, path
 def _with_column(catalog: Catalog, name: str) -> Catalog:
     base, _, label = name.partition("@")
     if base not in catalog.backends:
-        raise UsageError(f"no such backend {base!r}{near(base, sorted(catalog.backends))}")
+        raise UsageError(f"no such backend {base!r}{near(base, catalog.backend_names())}")
     of = catalog.backends[base]
     if issubclass(of, command_runtime.CommandRuntime):
         raise UsageError(f"{base} is a command: write another one, with a name of its own, in place of a label")

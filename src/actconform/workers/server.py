@@ -7,7 +7,6 @@ until the input ends. Nothing but frames reaches that output: what libraries pri
 from __future__ import annotations
 
 import argparse
-import difflib
 import faulthandler
 import os
 import platform
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgspec
 
 from actconform._version import __version__
-from actconform.errors import PluginError, Unavailable
+from actconform.errors import PluginError, Unavailable, near
 from actconform.machine.cpu import cpu_features, cpu_name
 from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_versions
 from actconform.text import shortened
@@ -171,10 +170,9 @@ def _facts(backend: Backend) -> dict[str, str]:
 
 
 def _no_backend(name: str, catalog: Catalog) -> str:
-    near = difflib.get_close_matches(name, catalog.backends, n=3)
-    names = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
+    names = catalog.backend_names()
     broken = "".join(f"; {failure.message}" for failure in catalog.broken)
-    return f"no installed plugin gives a backend {name!r} for {sys.executable} ({names}){broken}"
+    return f"no installed plugin gives a backend {name!r} for {sys.executable}{near(name, names)}{broken}"
 
 
 def _claim_pipes() -> tuple[FileIO, FileIO]:
