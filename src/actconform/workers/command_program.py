@@ -110,7 +110,7 @@ class CommandProgram(Program):
         where it ends with another code than 0, or leaves anything else than the outputs.
         """
         call = _ExpectedCall(inputs, None)
-        if self._expected and _same_arrays(self._expected[0].inputs, inputs):
+        if self._expected and same_arrays(self._expected[0].inputs, inputs):
             call = self._expected.popleft()
         if call.outputs is not None:
             outputs = self._read(call.outputs)
@@ -218,7 +218,8 @@ def printed_lines(output: bytes) -> list[str]:
     return [line for line in lines if line][-MOST_LINES:]
 
 
-def _same_arrays(first: Bundle, second: Bundle) -> bool:
+def same_arrays(first: Bundle, second: Bundle) -> bool:
+    """Return whether both have the same names, and under each the same bytes of one dtype and shape."""
     return first.keys() == second.keys() and all(
         (array.dtype, array.shape) == (second[name].dtype, second[name].shape) and same_bytes(array, second[name])
         for name, array in first.items()

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PIPE_BYTES = 1 << 20
+LEAST_PIPE_BYTES = 1 << 12
 AHEAD_BYTES = 1 << 16  # read beyond what is asked for, where they have come: a message is many small parts
 TAIL_BYTES = 32 * 1024
 LONGEST_LINE = 200
@@ -54,6 +55,8 @@ class WorkerProcess:
             # A larger pipe means fewer changes between the two processes; where it is refused, the small one does.
             with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.sure_bytes = _capacity(self._stdin) // 4  # a page of a pipe may be half empty
+        """As much as can be written without waiting while the process reads nothing."""
         os.set_blocking(self._stdin.fileno(), False)
         self._spare = bytearray(AHEAD_BYTES)
         self._ahead = memoryview(b"")  # what of it was read and not asked for yet
@@ -141,6 +144,13 @@ class WorkerProcess:
             while chunk := os.read(self._stderr.fileno(), 1 << 16):
                 self._tail += chunk
                 del self._tail[:-TAIL_BYTES]
+
+
+def _capacity(pipe: IO[bytes]) -> int:
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    except (AttributeError, OSError):  # not on Linux
+        return LEAST_PIPE_BYTES
 
 
 def cause_of_death(code: int) -> str:

@@ -397,10 +397,11 @@ def same_numbers(first: NDArray[Any] | None, second: NDArray[Any] | None) -> boo
 
 def same_bytes(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Return whether both hold the same bytes."""
+    if first.nbytes != second.nbytes:
+        return False
     unit = np.uint64 if first.nbytes % 8 == 0 else np.uint8
-    return first.nbytes == second.nbytes and bool(
-        (first.reshape(-1).view(np.uint8).view(unit) == second.reshape(-1).view(np.uint8).view(unit)).all()
-    )
+    bits = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).view(unit) for array in (first, second)]
+    return bool((bits[0] == bits[1]).all())
 
 
 def _kind(error: BaseException) -> Kind:

@@ -1,7 +1,8 @@
-// A small runtime: it executes what compile_graph.py writes, each node in double and rounded to its type.
-//   runtime --serve [--seconds FILE]    answers messages; when a graph is unloaded, FILE gets the seconds of computing its calls
+// A small runtime of element-wise and row operators: it reads ONNX files, and computes each node in double, rounded to its type.
+//   runtime --serve [--seconds FILE]    answers messages; each graph that is unloaded adds a line to FILE: the seconds of reading and computing it
+//   runtime --compile MODEL ARTIFACT    writes what it knows, as it is; ends with 3 where the graph has another operator or type
 //   runtime ARTIFACT INPUTS OUTPUTS     makes the calls in INPUTS/0, INPUTS/1 ...
-// With --fault after either, Elu is exp(x) - 1 in float32, which loses every digit of small numbers.
+// With --fault at the end, Elu is exp(x) - 1 in float32, which loses every digit of small numbers.
 #include "actconform_serve.h"
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include <iostream>
 #include <limits>
 #include <memory>
-#include <sstream>
 
 namespace fs = std::filesystem;
 using actconform::Tensor;
@@ -24,6 +24,68 @@ struct Array {
   std::vector<std::int64_t> shape;
   std::vector<double> values;
 };
+
+// The fields of a message in protobuf's format, as those of ONNX files are.
+struct Field {
+  std::uint64_t number = 0, integer = 0;  // the latter of a varint, or the bits of a fixed number
+  std::string bytes;
+};
+
+class Fields {
+ public:
+  explicit Fields(const std::string& content) : content_(content) {}
+
+  bool next(Field& field) {
+    if (at_ == content_.size()) return false;
+    const std::uint64_t key = varint();
+    field.number = key >> 3;
+    const std::uint64_t kind = key & 7;
+    if (kind == 0) field.integer = varint();
+    else field.bytes = taken(kind == 2 ? varint() : kind == 5 ? 4 : 8);
+    if (kind == 5 || kind == 1) {
+      field.integer = 0;
+      std::memcpy(&field.integer, field.bytes.data(), field.bytes.size());
+    }
+    return true;
+  }
+
+  std::uint64_t varint() {
+    std::uint64_t number = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const auto byte = static_cast<unsigned char>(taken(1)[0]);
+      number |= std::uint64_t{byte & 0x7fu} << shift;
+      if (byte < 0x80) break;
+    }
+    return number;
+  }
+
+  bool ended() const { return at_ == content_.size(); }
+
+ private:
+  std::string taken(std::uint64_t size) {
+    if (size > content_.size() - at_) throw std::runtime_error("an ONNX file is cut off");
+    at_ += static_cast<std::size_t>(size);
+    return content_.substr(at_ - static_cast<std::size_t>(size), static_cast<std::size_t>(size));
+  }
+
+  const std::string& content_;
+  std::size_t at_ = 0;
+};
+
+// Returns what a message has under a number, last one first in force; empty where it has nothing.
+std::string part(const std::string& message, std::uint64_t number) {
+  std::string bytes;
+  Fields fields(message);
+  for (Field field; fields.next(field);)
+    if (field.number == number) bytes = field.bytes;
+  return bytes;
+}
+
+std::string type_name(std::uint64_t element_type) {
+  static const std::map<std::uint64_t, std::string> kTypes = {{1, "f32"}, {7, "i64"}, {9, "bool"}, {10, "f16"}, {16, "bf16"}};
+  if (!kTypes.count(element_type)) throw actconform::Unsupported("tensors of element type " + std::to_string(element_type));
+  return kTypes.at(element_type);
+}
 
 struct Node {
   std::string name, output, type;
@@ -42,6 +104,8 @@ double rounded(double value, const std::string& type) {
   return value;
 }
 
+std::string dtype_of(const std::string& type) { return type == "f32" ? "<f4" : type == "f16" ? "<f2" : type == "bf16" ? "<u2" : "|b1"; }
+
 Array array_of(const Tensor& tensor, const std::string& type) {
   Array array{tensor.shape, std::vector<double>(tensor.size())};
   for (std::size_t i = 0; i < array.values.size(); ++i) {
@@ -54,7 +118,7 @@ Array array_of(const Tensor& tensor, const std::string& type) {
 }
 
 Tensor tensor_of(const Array& array, const std::string& type) {
-  Tensor tensor = Tensor::zeros(type == "f32" ? "<f4" : type == "f16" ? "<f2" : type == "bf16" ? "<u2" : "|b1", array.shape);
+  Tensor tensor = Tensor::zeros(dtype_of(type), array.shape);
   for (std::size_t i = 0; i < array.values.size(); ++i) {
     const float value = static_cast<float>(array.values[i]);
     if (type == "f32") tensor.values<float>()[i] = value;
@@ -110,18 +174,17 @@ const std::map<std::string, Function> kElementwise = {
 
 class Graph {
  public:
-  explicit Graph(const std::string& path) {
-    std::ifstream file(path);
-    if (!file) throw std::runtime_error("there is no artifact " + path);
-    for (std::string line; std::getline(file, line);) {
-      std::istringstream words(line);
-      std::string kind, name;
-      words >> kind >> name;
-      if (kind == "input") words >> inputs_[name];
-      if (kind == "output") outputs_.push_back(name);
-      if (kind == "constant") read_constant(words, constants_[name]);
-      if (kind == "node") read_node(words, name);
+  explicit Graph(const std::string& model) {
+    const std::string graph = part(model, 7);
+    Fields fields(graph);
+    std::vector<std::string> nodes;
+    for (Field field; fields.next(field);) {
+      if (field.number == 1) nodes.push_back(field.bytes);
+      if (field.number == 5) read_constant(field.bytes);
+      if (field.number == 11) types_[part(field.bytes, 1)] = inputs_[part(field.bytes, 1)] = input_type(field.bytes);
+      if (field.number == 12) outputs_.push_back(part(field.bytes, 1));
     }
+    for (const auto& node : nodes) read_node(node);
   }
 
   Tensors run(const Tensors& inputs) const {
@@ -130,49 +193,86 @@ class Graph {
       if (!inputs.count(name)) throw std::runtime_error("there is no input " + name);
       arrays[name] = array_of(inputs.at(name), type);
     }
-    std::map<std::string, std::string> types(inputs_.begin(), inputs_.end());
     for (const Node& node : nodes_) {
       std::vector<const Array*> operands;
       for (const auto& name : node.inputs)
-        if (name != "-") operands.push_back(&arrays.at(name));
+        if (!name.empty()) operands.push_back(&arrays.at(name));
       Array result = node.name == "Softmax" || node.name == "ReduceSum" ? of_rows(node, *operands.at(0)) : of_elements(node, operands);
       for (double& value : result.values) value = rounded(value, node.type);
       arrays[node.output] = std::move(result);
-      types[node.output] = node.type;
     }
     Tensors outputs;
-    for (const auto& name : outputs_) outputs[name] = tensor_of(arrays.at(name), types.at(name));
+    for (const auto& name : outputs_) outputs[name] = tensor_of(arrays.at(name), types_.at(name));
     return outputs;
   }
 
  private:
-  std::map<std::string, std::string> inputs_;
+  std::map<std::string, std::string> inputs_, types_;
   std::vector<std::string> outputs_;
   std::map<std::string, Array> constants_;
   std::vector<Node> nodes_;
 
-  static double number(const std::string& word) { return std::strtod(word.c_str(), nullptr); }
-
-  static void read_constant(std::istringstream& words, Array& constant) {
-    std::size_t rank;
-    words >> rank;
-    constant.shape.resize(rank);
-    for (auto& dim : constant.shape) words >> dim;
-    for (std::string word; words >> word;) constant.values.push_back(number(word));
+  static std::string input_type(const std::string& described) {
+    Field field;
+    const std::string tensor = part(part(described, 2), 1);
+    for (Fields fields(tensor); fields.next(field);)
+      if (field.number == 1 && type_name(field.integer) != "i64") return type_name(field.integer);
+    throw actconform::Unsupported("inputs of other types than tensors of floats and booleans");
   }
 
-  void read_node(std::istringstream& words, const std::string& name) {
-    Node node;
-    node.name = name;
-    std::size_t count;
-    words >> node.output >> node.type >> count;
-    node.inputs.resize(count);
-    for (auto& input : node.inputs) words >> input;
-    for (std::string word; words >> word;) {
-      const auto at = word.find('=');
-      node.attributes[word.substr(0, at)] = number(word.substr(at + 1));
+  void read_constant(const std::string& tensor) {
+    Array constant;
+    std::string name, type, raw;
+    Fields fields(tensor);
+    for (Field field; fields.next(field);) {
+      if (field.number == 1 && field.bytes.empty()) constant.shape.push_back(static_cast<std::int64_t>(field.integer));
+      if (field.number == 1)
+        for (Fields dims(field.bytes); !dims.ended();) constant.shape.push_back(static_cast<std::int64_t>(dims.varint()));
+      if (field.number == 2) type = type_name(field.integer);
+      if (field.number == 8) name = field.bytes;
+      if (field.number == 4 || field.number == 9) raw = field.bytes;
+      if (field.number == 5 || field.number == 7) throw actconform::Unsupported("constants that are not raw");
     }
-    nodes_.push_back(node);
+    if (type == "i64")
+      for (std::size_t i = 0; i + 8 <= raw.size(); i += 8) {
+        std::int64_t number;
+        std::memcpy(&number, raw.data() + i, sizeof number);
+        constant.values.push_back(static_cast<double>(number));
+      }
+    else
+      constant = array_of(Tensor{dtype_of(type), constant.shape, {raw.begin(), raw.end()}}, type);
+    types_[name] = type;
+    constants_[name] = std::move(constant);
+  }
+
+  void read_node(const std::string& message) {
+    Node node;
+    Fields fields(message);
+    for (Field field; fields.next(field);) {
+      if (field.number == 1) node.inputs.push_back(field.bytes);
+      if (field.number == 2) node.output = field.bytes;
+      if (field.number == 4) node.name = field.bytes;
+      if (field.number == 5) read_attribute(field.bytes, node);
+      if (field.number == 7 && !field.bytes.empty()) throw actconform::Unsupported("operators of " + field.bytes);
+    }
+    const bool of_rows = node.name == "Softmax" || node.name == "ReduceSum";
+    if (!of_rows && !kElementwise.count(node.name)) throw actconform::Unsupported("no operator " + node.name);
+    const auto axes = node.name == "ReduceSum" && node.inputs.size() > 1 ? constants_.find(node.inputs[1]) : constants_.end();
+    if (node.attribute("axis", -1) != -1 || (axes != constants_.end() && axes->second.values != std::vector<double>{-1}))
+      throw actconform::Unsupported(node.name + " on another axis than the last");
+    static const std::string kComparisons = " Greater Less LessOrEqual Or ";
+    const bool compares = kComparisons.find(" " + node.name + " ") != std::string::npos;
+    node.type = compares ? "bool" : types_.at(node.inputs.at(node.name == "Where" ? 1 : 0));
+    types_[node.output] = node.type;
+    nodes_.push_back(std::move(node));
+  }
+
+  static void read_attribute(const std::string& message, Node& node) {
+    Fields fields(message);
+    for (Field field; fields.next(field);) {
+      if (field.number == 2) node.attributes[part(message, 1)] = actconform::bits_to_float(static_cast<std::uint32_t>(field.integer));
+      if (field.number == 3) node.attributes[part(message, 1)] = static_cast<double>(static_cast<std::int64_t>(field.integer));
+    }
   }
 
   static Array of_elements(const Node& node, const std::vector<const Array*>& operands) {
@@ -236,22 +336,25 @@ std::string content_of(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Counts the seconds of a graph's calls, and leaves them in a file at its end.
-struct Timed {
-  Graph graph;
-  std::string file;
-  std::chrono::duration<double> seconds{0};
+using Clock = std::chrono::steady_clock;
 
-  Timed(const std::string& path, std::string file) : graph(path), file(std::move(file)) {}
+// Counts the seconds of reading a graph and of its calls, and adds them to a file at its end.
+struct Timed {
+  std::string file;
+  Clock::time_point started = Clock::now();
+  Graph graph;
+  std::chrono::duration<double> seconds;
+
+  Timed(const std::string& path, std::string file) : file(std::move(file)), graph(content_of(path)), seconds(Clock::now() - started) {}
   Timed(const Timed&) = delete;
   ~Timed() {
-    if (!file.empty()) std::ofstream(file) << seconds.count();
+    if (!file.empty()) std::ofstream(file, std::ios::app) << seconds.count() << "\n";
   }
 
   Tensors run(const Tensors& inputs) {
-    const auto started = std::chrono::steady_clock::now();
+    started = Clock::now();
     Tensors outputs = graph.run(inputs);
-    seconds += std::chrono::steady_clock::now() - started;
+    seconds += Clock::now() - started;
     return outputs;
   }
 };
@@ -266,13 +369,22 @@ int main(int count, char** words) {
       return [graph](const Tensors& inputs) { return graph->run(inputs); };
     });
   try {
-    const Graph graph(arguments.at(0));
+    if (arguments.at(0) == "--compile") {
+      const std::string model = content_of(arguments.at(1));
+      const Graph graph(model);
+      std::ofstream(arguments.at(2), std::ios::binary) << model;
+      return 0;
+    }
+    const Graph graph(content_of(arguments.at(0)));
     for (const auto& folder : fs::directory_iterator(arguments.at(1))) {
       Tensors inputs;
       for (const auto& file : fs::directory_iterator(folder)) inputs[file.path().stem()] = actconform::read_npy(content_of(file));
       for (const auto& [name, tensor] : graph.run(inputs))
         std::ofstream(fs::path(arguments.at(2)) / folder.path().filename() / (name + ".npy"), std::ios::binary) << actconform::write_npy(tensor);
     }
+  } catch (const actconform::Unsupported& refusal) {
+    std::cerr << refusal.what() << "\n";
+    return 3;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -144,6 +145,66 @@ def test_a_process_that_dies_or_babbles_is_started_again_and_costs_one_call(tmp_
     np.testing.assert_array_equal(program.forward({"x": X[:2]})["/norm/y"], [1, 0])
     program.close()
     assert log(tmp_path) == ["start", "load", "start", "load"]
+
+
+COUNTED = "with open('log', 'a') as log: log.write('call\\n')"
+
+
+def test_calls_that_are_expected_are_computed_ahead_each_once(tmp_path, serving):
+    program = serving(COUNTED).load(graph(), "f32")
+    calls = [{"x": X}, {"x": X}, {"x": X[1:]}, {"x": X}]
+    program.expect(calls)
+    assert program.forward(calls[0])["/norm/y"].shape == (3,)
+    deadline = time.monotonic() + 60
+    while log(tmp_path).count("call") < len(calls) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for inputs in calls[1:]:
+        np.testing.assert_array_equal(program.forward(inputs)["/norm/y"], np.maximum(inputs["x"], 0))
+    assert log(tmp_path).count("call") == len(calls)
+    program.forward(calls[0])
+    assert log(tmp_path).count("call") == len(calls) + 1
+
+
+def test_other_calls_than_those_that_are_expected_are_answered_too(serving):
+    backend = serving()
+    first, second = backend.load(graph(), "f32"), backend.load(graph(), "f32")
+    large = np.arange(-400_000, 400_000, dtype=np.float32)  # more than a pipe holds
+    calls = [X, X[:2], large, large[::-1], X[:1]]
+    first.expect([{"x": x} for x in calls])
+    for x in calls:
+        for program, asked in ((first, X[1:]), (second, X), (first, x)):
+            np.testing.assert_array_equal(program.forward({"x": asked})["/norm/y"], np.maximum(asked, 0))
+
+
+@pytest.mark.parametrize(
+    ("here", "message", "starts"),
+    [
+        ("os.abort()", "myrt was killed by SIGABRT", 2),
+        ("os.write(4, b'hello there, this is no message')", "sent something else than an answer", 2),
+        ("raise ValueError('too long')", "myrt: ValueError: too long", 1),
+        ("raise GraphUnsupported('no NaN here')", "no NaN here", 1),
+    ],
+)
+def test_what_ends_a_call_that_was_sent_ahead_ends_no_other(tmp_path, serving, here, message, starts):
+    program = serving(f"if x.size == 3: {here}").load(graph(), "f32")
+    program.expect([{"x": x} for x in (X[:2], X[:1], X, X[:2], X[:1])])
+    for x in (X[:2], X[:1]):
+        np.testing.assert_array_equal(program.forward({"x": x})["/norm/y"], np.maximum(x, 0))
+    with pytest.raises((CommandError, Unsupported), match=message):
+        program.forward({"x": X})
+    for x in (X[:2], X[:1]):
+        np.testing.assert_array_equal(program.forward({"x": x})["/norm/y"], np.maximum(x, 0))
+    program.close()
+    assert log(tmp_path) == ["start", "load"] * starts
+
+
+def test_a_death_names_its_call_among_those_of_a_case(tmp_path):
+    calls = [Call("", {"x": x}) for x in (X[:2], X[:1], X, X[:2])]
+    with configured_worker("myrt", config(tmp_path, "if x.size == 3: os.abort()")) as worker:
+        outcome = worker.run(msgspec.structs.replace(job(), calls=calls), 60)
+    assert outcome.failure is not None
+    assert (outcome.failure.call, len(outcome.outputs)) == (2, 2)
+    assert "SIGABRT" in outcome.failure.message
 
 
 def test_a_graph_that_is_refused_is_unsupported(serving):

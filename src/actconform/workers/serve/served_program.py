@@ -8,11 +8,13 @@ import os
 import shlex
 import threading
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actconform.errors import TensorFileError, Unavailable, Unsupported
 from actconform.plugin.interfaces import Program
-from actconform.workers.command_program import last_words
+from actconform.workers.command_program import last_words, same_arrays
 from actconform.workers.last_words import speaking
 from actconform.workers.process import WorkerProcess, cause_of_death
 from actconform.workers.serve.frames import (
@@ -34,13 +36,25 @@ from actconform.workers.session import CommandError
 from actconform.workers.tensor_files import read_tensor, write_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actconform.types import Bundle
     from actconform.workers.command_program import GraphFiles
     from actconform.workers.command_runtime import CommandSettings
 
 END_SECONDS = 2.0
+FRAME_BYTES = 16  # of the beginning of a message, and at most of that of a blob
+
+
+@dataclass(eq=False)
+class SentCall:
+    """A call that was sent, and what came of it: outputs, a failure, neither before it is read or where the process is gone."""
+
+    graph: int
+    size: int
+    """Bytes of its message, at most."""
+    blobs: Mapping[str, bytes] | None = None
+    failure: Exception | None = None
 
 
 class ServedRuntime:
@@ -53,6 +67,9 @@ class ServedRuntime:
         self.starts = 0
         self._about = about
         self._process: WorkerProcess | None = None
+        self._sent: deque[SentCall] = deque()
+        """Whose answers are not read yet, in order; none of them comes where there is no process any more."""
+        self._sent_bytes = 0
         self._text = ""
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -70,6 +87,30 @@ class ServedRuntime:
         with self._lock:
             process, _ = self._started()
             return self._answer(process, Frame(kind, graph, blobs))
+
+    def send_call(self, graph: int, blobs: Mapping[str, bytes]) -> SentCall | None:
+        """Send a call whose answer `answer_to` reads later; return None, and send nothing, where that might wait for the process."""
+        size = FRAME_BYTES + sum(FRAME_BYTES + len(name) + len(content) for name, content in blobs.items())
+        with self._lock:
+            process = self._process
+            if process is None or self._sent_bytes + size > process.sure_bytes:
+                return None
+            try:
+                write_frame(process, Frame(CALL, graph, blobs))
+            except BrokenPipeError:
+                return None  # the answers that came before it died can be read still
+            self._sent.append(SentCall(graph, size))
+            self._sent_bytes += size
+            return self._sent[-1]
+
+    def answer_to(self, sent: SentCall) -> Mapping[str, bytes] | None:
+        """Return and raise as `request` does; None where the process died or was ended before this call, which is to be made again."""
+        with self._lock:
+            while sent in self._sent:
+                self._read_sent()
+        if sent.failure is not None:
+            raise sent.failure
+        return sent.blobs
 
     def next_number(self) -> int:
         """Return a number for a graph that no graph had before."""
@@ -90,6 +131,9 @@ class ServedRuntime:
             self._process = None
 
     def _started(self) -> tuple[WorkerProcess, str]:
+        """Return the process, started if need be, that owes no answer, and what it says that it is."""
+        while self._sent:
+            self._read_sent()
         if self._process is not None and self._process.alive():
             return self._process, self._text
         if self._process is not None:
@@ -110,11 +154,23 @@ class ServedRuntime:
         self._text = answer.get("about", b"").decode(errors="replace")
         return process, self._text
 
-    def _answer(self, process: WorkerProcess, request: Frame) -> Mapping[str, bytes]:
+    def _read_sent(self) -> None:
+        """Read the answer to the first call that was sent; those that come after it are gone with a process that is."""
+        sent, process = self._sent.popleft(), self._process
+        self._sent_bytes -= sent.size
+        if process is None:
+            return
+        try:
+            sent.blobs = self._answer(process, Frame(CALL, sent.graph), written=True)
+        except (CommandError, Unsupported) as error:
+            sent.failure = error
+
+    def _answer(self, process: WorkerProcess, request: Frame, *, written: bool = False) -> Mapping[str, bytes]:
         name = self._about.name
         try:
             with speaking(process.last_lines):
-                write_frame(process, request)
+                if not written:
+                    write_frame(process, request)
                 answer = read_frame(process)
         except TimeoutError:
             raise self._broken(process, f"gave no answer to hello in {self._about.version_seconds:g} s") from None
@@ -152,18 +208,25 @@ class ServedProgram(Program):
         self._runtime, self._graph, self._path = runtime, graph, path
         self._number = runtime.next_number()
         self._start = -1
+        self._coming: deque[Bundle] = deque()
+        self._sent: deque[tuple[Bundle, SentCall]] = deque()
         self._load()
+
+    def expect(self, calls: Sequence[Bundle]) -> None:
+        """Send calls ahead, as many at a time as surely fit into the pipe: the runtime computes while the answers before are read."""
+        self._coming = deque(calls)
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return every output by name. Raises `Unsupported` in the runtime's words, and CommandError where it fails, dies, or
         answers with anything else than the outputs.
         """
-        self._load()
-        blobs = {name: write_tensor(name, array, "npy") for name, array in inputs.items()}
-        try:
-            answer = self._runtime.request(CALL, self._number, blobs)
-        except FrameError as error:
-            raise CommandError(str(error)) from error
+        answer = self._sent_answer(inputs)
+        if answer is None:
+            self._load()
+            try:
+                answer = self._runtime.request(CALL, self._number, _blobs(inputs))
+            except FrameError as error:
+                raise CommandError(str(error)) from error
         types = self._graph.output_types
         if answer.keys() != types.keys():
             names = [", ".join(sorted(names)) or "nothing" for names in (answer, types)]
@@ -176,13 +239,35 @@ class ServedProgram(Program):
                 raise CommandError(f"the answer's {name} is no tensor: {error}") from error
         return outputs
 
+    def _sent_answer(self, inputs: Bundle) -> Mapping[str, bytes] | None:
+        """Return the answer to the call that was sent ahead; None where it was not, or is lost."""
+        if not self._sent:
+            self._send_ahead()
+        if self._sent and same_arrays(self._sent[0][0], inputs):
+            _, sent = self._sent.popleft()
+            return self._runtime.answer_to(sent)
+        if not self._sent and self._coming and same_arrays(self._coming[0], inputs):
+            self._coming.popleft()  # it is too large to be sent ahead
+        return None
+
+    def _send_ahead(self) -> None:
+        if self._coming:
+            self._load()
+        while self._coming and (sent := self._runtime.send_call(self._number, _blobs(self._coming[0]))):
+            self._sent.append((self._coming.popleft(), sent))
+
     def close(self) -> None:
         """Have the runtime forget the graph, and let go of the files."""
         if self._runtime.running() and self._start == self._runtime.starts:
             self._runtime.request(UNLOAD, self._number, {})
+        self._coming.clear()
         del self._graph
 
     def _load(self) -> None:
         if not self._runtime.running() or self._start != self._runtime.starts:
             self._runtime.request(LOAD, self._number, {"path": os.fsencode(self._path)})
             self._start = self._runtime.starts
+
+
+def _blobs(inputs: Bundle) -> dict[str, bytes]:
+    return {name: write_tensor(name, array, "npy") for name, array in inputs.items()}
