@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[Any]
 
+LARGEST_KEPT_NODE = 1 << 10  # bytes: a Constant may hold weights
+
 
 class Computation(NamedTuple):
     """A node without graphs inside it, ready to be computed."""
@@ -111,33 +113,45 @@ class ArrayOperators(Operators):
 def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
     """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)), "")
+        defaults = _default_attributes(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)))
     except onnx.defs.SchemaError as error:
         raise Unsupported(f"{node_label(node, opset)} is not in the standard") from error
-    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
-    return {**_values(defaults), **_stated(node)}
+    return {**defaults, **_stated(node)}
+
+
+@lru_cache(maxsize=4096)  # a schema takes longer to read than a small node to compute
+def _default_attributes(op_type: str, opset: int) -> dict[str, Any]:
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    return _values([each.default_value for each in schema.attributes.values() if each.default_value.type])
 
 
 def passed_on(node: onnx.NodeProto, opset: int) -> Callable[[Sequence[Array | None]], Sequence[Array]]:
     """Return onnx's own implementation of one node."""
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
-    alone.domain = ""
-    input_names = [name for name in dict.fromkeys(node.input) if name]
-    graph = helper.make_graph(
-        [alone],
-        "node",
-        [onnx.ValueInfoProto(name=name) for name in input_names],
-        [onnx.ValueInfoProto(name=name) for name in node.output if name],
-    )
-    evaluator = ReferenceEvaluator(graph, opsets={"": opset})
+    alone.domain = alone.name = alone.doc_string = ""
+    alone.input[:] = [f"in{node.input[:].index(name)}" if name else "" for name in node.input]
+    alone.output[:] = [f"out{i}" if name else "" for i, name in enumerate(node.output)]
+    serialized = alone.SerializeToString(deterministic=True)
+    small = len(serialized) <= LARGEST_KEPT_NODE
+    evaluator = _kept_evaluator(serialized, opset) if small else _reference_evaluator(serialized, opset)
 
     def compute(inputs: Sequence[Array | None]) -> Sequence[Array]:
-        named = {name: array for name, array in zip(node.input, inputs, strict=True) if name}
+        named = {name: array for name, array in zip(alone.input, inputs, strict=True) if name}
         results = iter(evaluator.run(None, named))
-        return [next(results) if name else np.empty(0) for name in node.output]
+        return [next(results) if name else np.empty(0) for name in alone.output]
 
     return compute
+
+
+def _reference_evaluator(serialized: bytes, opset: int) -> ReferenceEvaluator:
+    node = onnx.NodeProto.FromString(serialized)
+    inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    return ReferenceEvaluator(helper.make_graph([node], "node", inputs, outputs), opsets={"": opset})
+
+
+_kept_evaluator = lru_cache(maxsize=4096)(_reference_evaluator)  # making one takes longer than running it
 
 
 def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:

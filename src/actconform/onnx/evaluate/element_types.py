@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -110,7 +110,7 @@ def output_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]) -
 
 def _standard_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]) -> list[int]:
     try:
-        schema = onnx.defs.get_schema(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)), "")
+        schema = _schema_types(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)))
     except onnx.defs.SchemaError as error:
         raise Unsupported(f"{node_label(node, opset)} is not in the standard") from error
     if not node.output:
@@ -119,21 +119,40 @@ def _standard_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]
     for parameter, element_type in zip(_parameters(schema.inputs, len(input_types)), input_types, strict=True):
         if element_type:
             by_parameter.setdefault(parameter, element_type)
-    fixed = {c.type_param_str: _element_type(*c.allowed_type_strs) for c in schema.type_constraints}
     stated = {attribute.name: attribute for attribute in node.attribute}
     special = STATED_TYPES.get(node.op_type)
     types = []
     for index, parameter in enumerate(_parameters(schema.outputs, len(node.output))):
         by_attribute = special(stated, input_types, index) if special else 0
-        types.append(by_attribute or by_parameter.get(parameter) or fixed.get(parameter, 0) or _element_type(parameter))
+        types.append(
+            by_attribute or by_parameter.get(parameter) or schema.fixed.get(parameter, 0) or _element_type(parameter)
+        )
     return types
 
 
-def _parameters(formal: Sequence[Any], count: int) -> list[str]:
+class _SchemaTypes(NamedTuple):
+    """The type parameters of the formal inputs and outputs of an operator, and the element types of those that leave no choice."""
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    fixed: Mapping[str, int]
+
+
+@lru_cache(maxsize=4096)  # a schema takes longer to read than a small node to compute
+def _schema_types(op_type: str, opset: int) -> _SchemaTypes:
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    return _SchemaTypes(
+        [formal.type_str for formal in schema.inputs],
+        [formal.type_str for formal in schema.outputs],
+        {each.type_param_str: _element_type(*each.allowed_type_strs) for each in schema.type_constraints},
+    )
+
+
+def _parameters(formal: Sequence[str], count: int) -> list[str]:
     """Return the type parameter of each actual input or output; the last one of a variadic operator stands for all further ones."""
     if count > len(formal) and not formal:
         return [""] * count
-    return [formal[min(i, len(formal) - 1)].type_str for i in range(count)]
+    return [formal[min(i, len(formal) - 1)] for i in range(count)]
 
 
 @cache
