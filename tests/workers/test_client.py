@@ -397,7 +397,7 @@ def test_a_start_that_dies_or_hangs_is_named() -> None:
 @pytest.mark.parametrize(
     ("backend", "plugins", "words"),
     [
-        ("fale", (), "no installed plugin gives a backend 'fale' for .* .near: fake"),
+        ("fale", (), "no installed plugin gives a backend 'fale' for .*; did you mean fake"),
         ("fale", ("fake:Broken",), "plugin fake:Broken .* is broken: ImportError: libfake.so.1 is missing"),
         ("fake", ("fake:Mistyped",), "a hook that nothing calls: actconform_kernel; did you mean actconform_kernels"),
         ("bad-facts", (), "facts: TypeError: facts returned a list: wanted a dict"),
