@@ -35,6 +35,20 @@ def test_a_sweep_says_how_accurate_a_kernel_is(cli, stand_in, tmp_path):
     assert value.correctly_rounded == value.inputs == 1 << 24
 
 
+def test_what_breaks_a_limit_without_a_known_cause_ends_with_1(cli, stand_in, tmp_path):
+    done = cli("sweep", "thresholded-relu", "relu", *SAMPLE)  # the former takes NaN for 0
+    assert done.code == 1
+    (line,) = [line.split() for line in done.out.splitlines() if line.startswith("thresholded-relu  ")]
+    assert line[-1] == "2/2"
+    counted = read_sweep(journal(tmp_path, "thresholded-relu")).statistics
+    assert {(finding.class_, finding.deviation) for finding in counted.findings} == {("nan-lost", None)}
+    # the sign of zero is a convention
+    (line,) = [line.split() for line in done.out.splitlines() if line.startswith("relu  ")]
+    assert line[-1] in {"none", "0/1", "0/2"}
+    done = cli("sweep", "relu", *SAMPLE, "--resume")
+    assert done.code == 0
+
+
 def test_an_interrupted_sweep_goes_on(cli, stand_in, tmp_path, monkeypatch):
     advance, counted = SweepProgress.advance, []
 
@@ -55,7 +69,8 @@ def test_an_interrupted_sweep_goes_on(cli, stand_in, tmp_path, monkeypatch):
     assert done.code == 0
     assert "1 of 1 sweeps complete" in done.out
     assert len(counted) == 3 + 256 - 2
-    chunks = [json.loads(line)["chunk"] for line in journal(tmp_path).read_bytes().splitlines()[1:]]
+    records = [json.loads(line) for line in journal(tmp_path).read_bytes().splitlines()[1:]]
+    chunks = [record["chunk"] for record in records if "chunk" in record]
     assert sorted(chunks) == list(range(256))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from actconform.errors import UsageError
 from actconform.exhaustive.statistics import BinadeErrors, SweepStatistics, WorstError
-from actconform.sweep.journal import SweepIdentity, SweepJournal, SweptChunk, read_sweep, read_sweeps
-from actconform.types import Case
+from actconform.sweep.journal import CoveredFinding, SweepIdentity, SweepJournal, SweptChunk, read_sweep, read_sweeps
+from actconform.types import Case, Finding, FindingClass, Interval
 
 IDENTITY = SweepIdentity(
     actconform="1.0",
@@ -46,6 +46,27 @@ def test_what_is_written_is_read(written, tmp_path):
     assert (sweep.identity, sorted(sweep.chunks), sweep.complete) == (IDENTITY, [5, 6, 63], False)
     assert sweep.statistics.inputs == 21
     assert [each.identity for each in read_sweeps(tmp_path)] == [IDENTITY]
+
+
+def test_causes_stand_with_their_findings_and_are_looked_for_anew(tmp_path):
+    finding = Finding(
+        class_=FindingClass.TAIL,
+        count=1,
+        regime="sweep",
+        tensor="y",
+        interval=Interval("0x1", "0x2"),
+        worst=None,
+        magnitude=9.0,
+    )
+    with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
+        statistics = SweepStatistics(findings=(finding, msgspec.structs.replace(finding, class_=FindingClass.INF)))
+        journal.add(SweptChunk(chunk=1, sha256="", statistics=statistics, seconds=1.0))
+        journal.add_causes([CoveredFinding(FindingClass.TAIL, Interval("0x1", "0x2"), "known")])
+    assert [each.deviation for each in read_sweep(journal.path).statistics.findings] == ["known", None]
+    with SweepJournal(tmp_path, IDENTITY, resume=True) as again:
+        assert (list(again.earlier), again.dropped) == ([1], 0)
+        again.add_causes([])
+    assert [each.deviation for each in read_sweep(journal.path).statistics.findings] == [None, None]
 
 
 def test_a_journal_that_was_cut_at_any_byte_of_its_chunks_goes_on(written, tmp_path):

@@ -25,12 +25,14 @@ from actconform.run.scheduler import facts_of
 from actconform.say import say
 from actconform.settings import read_config
 from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, read_sweeps
+from actconform.sweep.known_causes import Explanations
 from actconform.sweep.plan import sweep_plan, swept_graph
 from actconform.sweep.request import SweepRequest
 from actconform.sweep.runner import started, sweep_chunks
 from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.types import ASPECTS
 from actconform.types.json import digest_of_json, finite
+from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class _Running(msgspec.Struct, kw_only=True):
     catalog: Catalog
     config: Config
     request: SweepRequest
+    explanations: Explanations
     deadline: float
     stack: ExitStack
     workers: dict[str, list[Worker]] = {}
@@ -105,7 +108,7 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
 def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
-    Exit code 0: swept; 1: a program failed, or it ended early; 2: wrong usage, or a kernel that is not elementwise.
+    Exit code 0: swept, and what breaks a limit has a known cause; 1: something has none, a program failed, or it ended early; 2: wrong usage, or a kernel that is not elementwise.
     """
     began = time.monotonic()
     request = SweepRequest(**arguments)
@@ -119,7 +122,12 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     inputs = len(plan.cases) * sum(swept_inputs(chunk, request.extent) for chunk in range(CHUNKS))
     with ExitStack() as stack:
         running = _Running(
-            catalog=catalog, config=config, request=request, deadline=began + request.seconds, stack=stack
+            catalog=catalog,
+            config=config,
+            request=request,
+            explanations=Explanations(catalog, with_files(catalog.register, config.deviations), config.timeout),
+            deadline=began + request.seconds,
+            stack=stack,
         )
         if address is not None:
             running.spread = _spread(address, running, as_read)
@@ -140,7 +148,8 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     console.print(plain(words), style="bold", soft_wrap=True)
     if running.ending:
         console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
-    return 1 if running.ending or running.failed else 0
+    unexplained = any(not finding.deviation for sweep in running.sweeps for finding in sweep.statistics.findings)
+    return 1 if running.ending or running.failed or unexplained else 0
 
 
 def _write_report(folder: Path, console: Console) -> None:
@@ -166,7 +175,7 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
     request = running.request
     resume = request.resume and (request.out / identity.file_name).exists()
     with SweepJournal(request.out, identity, resume=resume) as journal:
-        sweep = Sweep(identity=identity, chunks=dict(journal.earlier))
+        sweep = Sweep(identity=identity, chunks=dict(journal.earlier), covered=[])
         running.sweeps.append(sweep)
         progress.leave_out(sweep.statistics.inputs)
 
@@ -190,7 +199,9 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
             else:
                 running.failed = True
                 running.refused.append(f"failed: {error}")
-        if time.monotonic() >= running.deadline and not sweep.complete and not running.ending:
+        if sweep.complete:
+            _explain(running, sweep, artifact, _workers(running, backend)[0], journal)
+        elif time.monotonic() >= running.deadline and not running.ending:
             running.ending = f"the budget of {request.budget} is used up"
 
 
@@ -203,6 +214,21 @@ def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:
     from actconform.sweep.spread_chunks import SpreadSweep
 
     return SpreadSweep(cluster, running.stack.enter_context(opened_on(cluster, config, running.catalog.register)))
+
+
+def _explain(running: _Running, sweep: Sweep, artifact: Artifact | None, worker: Worker, journal: SweepJournal) -> None:
+    """Look for causes of what breaks a limit, and note them."""
+    identity = sweep.identity
+    try:
+        covered = running.explanations.explained(
+            identity.case, artifact, sweep.statistics.findings, worker, identity.facts
+        )
+    except SweepError as error:
+        running.failed = True
+        running.refused.append(f"failed: {error}")
+        return
+    sweep.covered.extend(covered)
+    journal.add_causes(covered)
 
 
 def _workers(running: _Running, backend: str) -> list[Worker]:

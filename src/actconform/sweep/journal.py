@@ -12,11 +12,10 @@ from actconform.exhaustive.statistics import SweepStatistics, added_up
 from actconform.files import read_bytes
 from actconform.resumable_journal import NO_RECORD, ResumableJournal
 from actconform.text import one_line
-from actconform.types import Case  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types import Case, FindingClass, Interval  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 SUFFIX = ".sweep.jsonl"
@@ -73,11 +72,26 @@ class SweptChunk(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class CoveredFinding(msgspec.Struct, frozen=True):
+    """A finding that a registered cause explains, or a convention of the kernel."""
+
+    class_: FindingClass
+    interval: Interval
+    cause: str
+
+
+class Causes(msgspec.Struct, frozen=True):
+    """The findings of a complete sweep that are explained."""
+
+    covered: list[CoveredFinding]
+
+
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     """A sweep, or as much of it as is done."""
 
     identity: SweepIdentity
     chunks: dict[int, SweptChunk]
+    covered: list[CoveredFinding] = []
 
     @property
     def complete(self) -> bool:
@@ -86,8 +100,14 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def statistics(self) -> SweepStatistics:
-        """What all chunks count together."""
-        return added_up(self.chunks[number].statistics for number in sorted(self.chunks))
+        """What all chunks count together; findings have their cause as `deviation`."""
+        counted = added_up(self.chunks[number].statistics for number in sorted(self.chunks))
+        causes = {(each.class_, each.interval): each.cause for each in self.covered}
+        findings = (
+            msgspec.structs.replace(finding, deviation=causes.get((finding.class_, finding.interval)))
+            for finding in counted.findings
+        )
+        return msgspec.structs.replace(counted, findings=tuple(findings))
 
 
 class _Head(msgspec.Struct):
@@ -109,16 +129,23 @@ class SweepJournal(ResumableJournal):
         """Append a chunk. Raises OSError."""
         self._write(msgspec.json.encode(finite(chunk)))
 
+    def add_causes(self, covered: list[CoveredFinding]) -> None:
+        """Append what explains findings; the last such line holds. Raises OSError."""
+        self._write(msgspec.json.encode(Causes(covered)))
+
     def _another_run(self, head: bytes) -> str:
         differences = self._identity.differences(msgspec.json.decode(head, type=_Head).sweep)
         return f"is of another sweep: {'; '.join(differences)}" if differences else ""
 
     def _keep(self, line: bytes) -> None:
-        chunk = _chunk(line)
-        self.earlier[chunk.chunk] = chunk
+        record = _record(line)
+        if isinstance(record, SweptChunk):  # causes are looked for anew
+            self.earlier[record.chunk] = record
 
 
-def _chunk(line: bytes) -> SweptChunk:
+def _record(line: bytes) -> SweptChunk | Causes:
+    if line.startswith(b'{"covered"'):
+        return msgspec.json.decode(line, type=Causes)
     # not strict: "nan" or "inf" where a number stands is one
     chunk = msgspec.json.decode(line, type=SweptChunk, strict=False)
     if not 0 <= chunk.chunk < CHUNKS:
@@ -135,15 +162,18 @@ def read_sweep(path: Path) -> Sweep:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except NO_RECORD as error:
         raise UsageError(f"{path}: is no journal of a sweep: its first line names none") from error
-    return Sweep(identity=identity, chunks={chunk.chunk: chunk for chunk in _chunks(lines)})
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterable[SweptChunk]:
+    chunks: dict[int, SweptChunk] = {}
+    covered: list[CoveredFinding] = []
     for line in lines:
         try:
-            yield _chunk(line)
+            record = _record(line)
         except NO_RECORD:
             continue
+        if isinstance(record, Causes):
+            covered = record.covered
+        else:
+            chunks[record.chunk] = record
+    return Sweep(identity=identity, chunks=chunks, covered=covered)
 
 
 def read_sweeps(folder: Path) -> list[Sweep]:

@@ -101,7 +101,7 @@ def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
     assert [len(column) for column in torch["map"]] == [510, 510]
     # the largest negative first: binade 510 is the lower one of chunk 255
     assert torch["map"][0][:3] == [0.75, None, 0.75]
-    assert torch["findings"] == [["nan-made", 3, "0x1", "0x2", ""]]
+    assert torch["findings"] == [["nan-made", 3, "0x1", "0x2", "", "new"]]
     assert torch["chunks"] == "256 of 256"
 
 

@@ -59,6 +59,7 @@ def _line(row: SweepRow) -> dict[str, Any]:
         "flushed_first": counted.flushed.first,
         "flushed_last": counted.flushed.last,
         "findings": len(counted.findings),
+        "unexplained": sum(not finding.deviation for finding in counted.findings),
         "decided_by_arb": counted.near_midway - counted.undecided,
         "undecided": counted.undecided,
         "sha256": row.sha256,

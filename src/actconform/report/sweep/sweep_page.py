@@ -61,7 +61,13 @@ def _row(row: SweepRow) -> dict[str, Any]:
         "bias": short_number(counted.bias),
         "flushed": counted.flushed.count,
         "findings": [
-            [finding.class_, finding.count, *finding.interval, finding.worst.input_hex if finding.worst else ""]
+            [
+                finding.class_,
+                finding.count,
+                *finding.interval,
+                finding.worst.input_hex if finding.worst else "",
+                finding.deviation or "new",
+            ]
             for finding in counted.findings
         ],
         "map": _map(counted),

@@ -89,7 +89,8 @@ def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:
         right = share(counted.correctly_rounded, counted.inputs)
         cells += [("≈" if counted.undecided else "") + right]
         cells += [share(counted.below(ulp), counted.inputs) for ulp in WITHIN]
-        cells += [str(len(counted.findings)) if counted.findings else "none"]
+        new = sum(not finding.deviation for finding in counted.findings)
+        cells += [f"{new}/{len(counted.findings)}" if counted.findings else "none"]
         grid.add_row(*map(plain, cells))
     console.print(grid)
 

@@ -23,9 +23,9 @@ function sweepTable() {
 
 function findingTable() {
   const lines = data.rows.flatMap((row) =>
-    row.findings.map(([kind, times, first, last, worst]) => [row.kernel, row.aspect, row.route, kind, times.toLocaleString("en"), `${first} … ${last}`, worst]),
+    row.findings.map(([kind, times, first, last, worst, cause]) => [row.kernel, row.aspect, row.route, kind, times.toLocaleString("en"), `${first} … ${last}`, worst, cause]),
   );
-  return lines.length ? grid("What breaks a limit", ["kernel", "aspect", "route", "class", "#inputs", "from … to", "worst"], lines) : element("p", null, "Nothing breaks a limit.");
+  return lines.length ? grid("What breaks a limit", ["kernel", "aspect", "route", "class", "#inputs", "from … to", "worst", "cause"], lines) : element("p", null, "Nothing breaks a limit.");
 }
 
 const section = (id, title, ...parts) => element("section", { id }, element("h2", null, title), parts);

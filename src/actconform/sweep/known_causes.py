@@ -1,0 +1,114 @@
+"""Which findings of a sweep are explained: the program is called again at a sample of their inputs, and held against registered causes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from actconform.comparison.comparator import Comparison
+from actconform.elements.classify import locate
+from actconform.elements.elementwise import Sample, elementwise_errors
+from actconform.errors import SweepError, WorkerError
+from actconform.exhaustive.measure import SweptFunction
+from actconform.run.subject import subject_of
+from actconform.sweep.journal import CoveredFinding
+from actconform.testdata.kernel_vectors import TestVector, TestVectors
+from actconform.verdict.causes.explain import Explainer, Situation
+from actconform.workers.protocol import Call, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.plugin.loader import Catalog
+    from actconform.types import Artifact, Case, Finding
+    from actconform.types.cause import Register
+    from actconform.workers.client import Worker
+
+REGIME = "sweep"
+SAMPLED = 512  # inputs of a finding, beside its worst
+
+
+class Explanations(NamedTuple):
+    """What findings are explained with: the catalog, the register of causes, and the seconds that a worker has to answer."""
+
+    catalog: Catalog
+    register: Register
+    timeout: float
+
+    def explained(
+        self,
+        case: Case,
+        artifact: Artifact | None,
+        findings: Sequence[Finding],
+        worker: Worker,
+        facts: Mapping[str, str],
+    ) -> list[CoveredFinding]:
+        """Return the findings that a cause of the register, or a convention of the kernel, explains.
+
+        Asked are a finding's worst input and up to 512 others, evenly spread over its interval of patterns. It is explained where
+        everything that breaks the same limit among them is. Raises SweepError where the program fails at them.
+        """
+        if not findings:
+            return []
+        function = SweptFunction.of(self.catalog.kernels[case.subject], case.aspect)
+        inputs = [_inputs(finding) for finding in findings]
+        bits = np.unique(np.concatenate(inputs))
+        vector, sample = self._answered(case, artifact, function, bits.view(np.float32), worker)
+        errors = elementwise_errors(sample, function.tolerance)
+        located = locate(sample, function.tolerance, errors, REGIME, function.tensor)
+        elements = {each.finding.place: each.elements for each in located}
+        compared = Comparison([], [each.finding for each in located], {(REGIME, function.tensor): sample}, elements)
+        registered = self.catalog.registered(case)
+        active = self.register.active(registered, facts)
+        graph = artifact.model if artifact else None
+        situation = Situation(registered, self.register, active, facts, self.catalog.kernels, graph)
+        explainer = Explainer(function.kernel, TestVectors(function.tolerance, [vector]), situation)
+        covers = explainer.explain(compared, compared.findings).covers
+        covered = []
+        for finding, asked in zip(findings, inputs, strict=True):
+            same = [
+                each.finding.place
+                for each in located
+                if each.finding.class_ == finding.class_ and np.isin(bits[each.elements], asked).any()
+            ]
+            if same and all(place in covers for place in same):
+                covered.append(CoveredFinding(finding.class_, finding.interval, covers[same[0]].cause))
+        return covered
+
+    def _answered(
+        self, case: Case, artifact: Artifact | None, function: SweptFunction, x: NDArray[np.float32], worker: Worker
+    ) -> tuple[TestVector, Sample]:
+        ones = {"y": np.ones_like(x)} if case.aspect == "gradient" else None
+        call = Call(REGIME, {"x": x}, ones)
+        job = Job(case, artifact, [subject_of(function.kernel).call_for(call, artifact) if artifact else call])
+        try:
+            outcome = worker.run(job, self.timeout)
+        except WorkerError as error:
+            raise SweepError(f"{case.id}, at the inputs of its findings: {error}") from error
+        if outcome.failure is not None:
+            raise SweepError(f"{case.id}, at the inputs of its findings: {outcome.failure.message}")
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            wide = x.astype(np.float64)
+        truth = function.formula(wide, function.kernel.parameters)
+        cotangent = None if ones is None else np.ones_like(wide)
+        tensor = function.tensor
+        vector = TestVector(
+            regime=REGIME,
+            inputs={"x": x},
+            cotangents=ones,
+            truth={tensor: truth},
+            input_at={tensor: wide},
+            dtypes={tensor: x.dtype},
+        )
+        return vector, Sample(got=outcome.outputs[0][tensor], truth=truth, x=wide, cotangent=cotangent)
+
+
+def _inputs(finding: Finding) -> NDArray[np.uint32]:
+    """Return the patterns at which a finding is looked at again."""
+    first, last = sorted(int(pattern, 16) for pattern in finding.interval)
+    spread = np.linspace(first, last, min(SAMPLED, last - first + 1)).astype(np.int64)
+    worst = [int(finding.worst.input_hex, 16)] if finding.worst else []
+    return np.unique(np.concatenate([spread, np.array(worst, np.int64)])).astype(np.uint32)
