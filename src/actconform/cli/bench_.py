@@ -17,7 +17,6 @@ from actconform.bench import baseline
 from actconform.bench.available_memory import refuse_what_does_not_fit
 from actconform.bench.interleaved import ENOUGH, SECONDS
 from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
-from actconform.bench.progress import WorkloadProgress
 from actconform.bench.results import FILE, Machine, ThroughputReport, write
 from actconform.bench.runner import BenchmarkRunner
 from actconform.bench.verdicts import cases
@@ -30,6 +29,7 @@ from actconform.plugin.loader import load_plugins
 from actconform.report.terminal import speeds
 from actconform.report.terminal.console import open_console, plain
 from actconform.report.terminal.progress import progress_for
+from actconform.report.terminal.workload_progress import WorkloadProgress
 from actconform.run.recorder import now
 from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection

@@ -11,27 +11,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from actconform.report.terminal.console import plain
+from actconform.report.terminal.live_bar import LiveBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from rich.console import Console
 
     from actconform.study.summary import StudyRow
     from actconform.study.trial import Trial
 
-PLAIN_SECONDS = 15.0
 
-
-class StudyProgress:
+class StudyProgress(LiveBar):
     """Counts trainings, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere."""
 
     def __init__(self, total: int, console: Console) -> None:
         self._total, self._done, self._failed = total, 0, 0
-        self._console = console
-        self._started = time.monotonic()
-        self._next = self._started + PLAIN_SECONDS
         columns = (
             TextColumn("training"),
             BarColumn(20),
@@ -40,18 +35,8 @@ class StudyProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[doing]}", markup=False),
         )
-        self._bar = Progress(*columns, console=console, transient=True)
+        super().__init__(Progress(*columns, console=console, transient=True), console)
         self._task = self._bar.add_task("", total=total, rate="", doing="")
-        self._live = console.is_terminal and not console.is_dumb_terminal
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._bar.stop()
 
     def advance(self, trial: Trial) -> None:
         """Count a training that is done."""
@@ -61,12 +46,11 @@ class StudyProgress:
         words = f"{trial.experiment}, {trial.role} {trial.kernel}, seed {trial.seed}"
         if self._live:
             self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f}/s", doing=words)
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_SECONDS
+        else:
             left = (self._total - self._done) / rate
             failed = f", {self._failed} failed" if self._failed else ""
             line = f"{self._done}/{self._total} trainings, {rate:.1f}/s, {left:.0f} s left{failed}: {words}"
-            self._console.print(plain(line), soft_wrap=True)
+            self._line(line)
 
 
 def study_tables(console: Console, rows: Sequence[StudyRow]) -> None:

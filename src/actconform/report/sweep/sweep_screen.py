@@ -10,40 +10,25 @@ from rich.table import Table
 
 from actconform.exhaustive.patterns import CHUNKS
 from actconform.report.terminal.console import plain
+from actconform.report.terminal.live_bar import LiveBar
 from actconform.sweep.summary import WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
     from rich.console import Console
 
     from actconform.sweep.journal import Sweep
 
-PLAIN_SECONDS = 15.0
 
-
-class SweepProgress:
+class SweepProgress(LiveBar):
     """Counts inputs, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere."""
 
     def __init__(self, inputs: int, console: Console) -> None:
         self._inputs, self._done = inputs, 0
-        self._console = console
-        self._started = time.monotonic()
-        self._next = self._started + PLAIN_SECONDS
         columns = (TextColumn("sweep"), BarColumn(20), TextColumn("{task.fields[words]}", markup=False))
-        self._bar = Progress(*columns, console=console, transient=True)
+        super().__init__(Progress(*columns, console=console, transient=True), console)
         self._task = self._bar.add_task("", total=inputs, words="")
-        self._live = console.is_terminal and not console.is_dumb_terminal
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._bar.stop()
 
     def leave_out(self, inputs: int) -> None:
         """Count inputs off that are done already."""
@@ -57,9 +42,8 @@ class SweepProgress:
         words = f"{100.0 * self._done / self._inputs:.0f} %, {rate / 1e6:.0f} M/s, {left:.0f} s left: {doing}"
         if self._live:
             self._bar.update(self._task, completed=self._done, words=words)
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_SECONDS
-            self._console.print(plain(words), soft_wrap=True)
+        else:
+            self._line(words)
 
 
 def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:

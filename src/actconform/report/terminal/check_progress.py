@@ -8,11 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from actconform.report.check.summary import name_shown, output_words
+from actconform.report.terminal.live_bar import LiveBar
 from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Self
 
     from rich.console import Console, RenderableType
 
@@ -22,7 +22,7 @@ OUTPUTS_SHOWN = 4
 STAGE_LETTERS = 48
 
 
-class CheckProgress:
+class CheckProgress(LiveBar):
     """Hears how far a check is, as `actconform.checking.model_check.Progress`; a context that ends its bar.
 
     On a terminal a bar tells the stage, steps done of all, and the time left; above it stand the outputs of the runtimes that
@@ -31,33 +31,24 @@ class CheckProgress:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = _Bar(console) if console.is_terminal and not console.is_dumb_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._stages = _Bar(console)
+        super().__init__(self._stages, console)
 
     def stage(self, name: str, total: int = 0) -> None:
         shown = one_line(name, STAGE_LETTERS)
-        if self._bar:
-            self._bar.begin(shown, total)
+        if self._live:
+            self._stages.begin(shown, total)
         else:
-            self._console.print(shown, markup=False, soft_wrap=True)
+            self._line(shown, now=True)
 
     def step(self, count: int = 1) -> None:
-        if self._bar:
-            self._bar.advance(self._bar.current, count)
+        if self._live:
+            self._stages.advance(self._stages.current, count)
 
     def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
-        if self._bar:
-            self._bar.answered.append(_answer(runtime, outputs))
-            self._bar.refresh()
+        if self._live:
+            self._stages.answered.append(_answer(runtime, outputs))
+            self._stages.refresh()
 
 
 def _answer(runtime: str, outputs: Sequence[OutputCheck]) -> Text:

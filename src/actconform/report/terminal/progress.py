@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 
 from actconform.report.reasons import abbreviate
+from actconform.report.terminal.live_bar import PLAIN_SECONDS
 from actconform.text import visible
 from actconform.types import BAD, Route
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from actconform.types import Case, Result
     from actconform.workers.protocol import Handshake
-
-PLAIN_SECONDS = 15.0
 
 
 class RunProgress(Protocol):
