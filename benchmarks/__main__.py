@@ -26,6 +26,7 @@ from benchmarks.gradients import forward_and_backward, transformations
 from benchmarks.linting import lint_of_large_models
 from benchmarks.serving import serving
 from benchmarks.suite import onnx_suite
+from benchmarks.sweep import sweeping
 from benchmarks.throughput import timings
 from benchmarks.training import training_steps
 
@@ -128,6 +129,7 @@ def main() -> None:
         transformations(),
         forward_and_backward(),
         training_steps(),
+        sweeping(),
         timings(),
     ):
         broken += ratio > limit

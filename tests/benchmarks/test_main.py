@@ -44,6 +44,7 @@ def test_the_exit_code_says_whether_a_limit_is_broken(
         "transformations",
         "forward_and_backward",
         "training_steps",
+        "sweeping",
         "timings",
     ):
         monkeypatch.setattr(bench, name, lambda name=name: iter([(f"about {name}", 0.1, 1.0)]))
@@ -61,6 +62,7 @@ def test_the_exit_code_says_whether_a_limit_is_broken(
             "transformations",
             "forward_and_backward",
             "training_steps",
+            "sweeping",
             "timings",
         )
     )
