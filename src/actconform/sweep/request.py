@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,11 +39,3 @@ class SweepRequest(NamedTuple):
         if match is None or not float(match[1]):
             raise UsageError(f"--budget {self.budget}: expected a time such as 90s, 10m or 2h")
         return float(match[1]) * SECONDS[match[2]]
-
-    @property
-    def command_line(self) -> str:
-        """The command that asks for the same inputs, --resume, --budget, --workers and --out left out."""
-        words = ["actconform", "sweep", *self.patterns]
-        words += [word for route in self.routes for word in ("--route", route)]
-        words += [word for aspect in self.aspects if self.aspects != ("value",) for word in ("--aspect", aspect)]
-        return shlex.join([*words, "--range", self.extent])

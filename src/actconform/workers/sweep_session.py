@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations when it decodes
 
-from actconform.exhaustive.measure import SweptFunction, calls_of_chunk, measured_chunk, same_nans
-from actconform.exhaustive.patterns import Extent  # noqa: TC001  likewise
+from actconform.exhaustive.measure import SweptFunction, measured_chunk
+from actconform.exhaustive.patterns import Extent  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.exhaustive.statistics import SweepStatistics  # noqa: TC001  likewise
 from actconform.types import Artifact, Case, Kernel
 from actconform.workers.protocol import Failure, Job, JobResult, aligned_copy
@@ -21,26 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from numpy.typing import NDArray
+
     from actconform.plugin.interfaces import Program
     from actconform.workers.session import Session
 
 
 class SweepJob(msgspec.Struct, frozen=True, tag=True):
-    """A chunk to be swept by the case's program, loaded unless it is the one that is; with `outputs` they are sent, and not compared."""
+    """A chunk to be swept by the case's program, loaded unless it is the one that is."""
 
     case: Case
     artifact: Artifact | None
     chunk: int
     extent: Extent
-    outputs: bool = False
 
 
 class SweepResult(msgspec.Struct, kw_only=True, tag=True):
-    """What the chunk counts, or its outputs, every NaN alike; or the failure. `seconds` are those of the whole, loading left out."""
+    """What the chunk counts, and the SHA-256 of its outputs, or the failure. `seconds` are those of the whole, loading left out."""
 
     statistics: SweepStatistics | None = None
     sha256: str = ""
-    outputs: NDArray[np.float32] | None = None
     implementation: str = ""
     failure: Failure | None = None
     seconds: float = 0.0
@@ -86,9 +85,6 @@ class SweepSession:
 def _swept(program: Program, kernel: Kernel, job: SweepJob) -> SweepResult:
     function = SweptFunction.of(kernel, job.case.aspect)
     call = _call_of(program, function, graph=job.artifact is not None)
-    if job.outputs:
-        parts = [same_nans(call(bits.view(np.float32))) for _, bits in calls_of_chunk(job.chunk, job.extent)]
-        return SweepResult(outputs=np.concatenate(parts))
     statistics, sha256 = measured_chunk(function, job.chunk, job.extent, call)
     return SweepResult(statistics=statistics, sha256=sha256)
 
