@@ -54,8 +54,15 @@ def processes() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
+def thread() -> Iterator[LocalCluster]:
+    """A Dask worker in this process, which starts at once."""
+    with started(n_workers=1, processes=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture
 def threads() -> Iterator[LocalCluster]:
-    """Two Dask workers in this process, which start at once."""
+    """Two of them."""
     with started(n_workers=2, processes=False) as cluster:
         yield cluster
 
@@ -220,14 +227,14 @@ def recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
     return Recorder(folder, about="the same", resume={case.id for case in plan.cases} if resume else None)
 
 
-def test_an_interrupt_ends_the_processes_of_the_run(threads: LocalCluster, plan: Plan) -> None:
+def test_an_interrupt_ends_the_processes_of_the_run(thread: LocalCluster, plan: Plan) -> None:
     before = children(os.getpid())
 
     def interrupt(result: Result) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        spread(threads, some(plan, "relu", "sigmoid", "selu"), interrupt)
+        spread(thread, some(plan, "relu", "sigmoid", "selu"), interrupt)
     end = time.monotonic() + 10.0
     while children(os.getpid()) - before and time.monotonic() < end:
         time.sleep(0.05)
@@ -235,11 +242,11 @@ def test_an_interrupt_ends_the_processes_of_the_run(threads: LocalCluster, plan:
 
 
 def test_facts_that_differ_between_workers_end_the_run(
-    threads: LocalCluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    thread: LocalCluster, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drivers = iter(("1.0", "1.0"))
     monkeypatch.setattr(
         "actconform.cluster.tasks.OpenLine.facts", lambda _: {"stand-in": {"driver": next(drivers, "2.0")}}
     )
     with pytest.raises(UsageError, match=r"one worker of stand-in has driver 2.0; the first has driver 1.0"):
-        spread(threads, some(plan, "relu", "sigmoid", "selu"))
+        spread(thread, some(plan, "relu", "sigmoid", "selu"))
