@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from actconform import _renamed
 from actconform._version import __version__
-from actconform.errors import SourceError, Unavailable, Unsupported
-from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
-from actconform.plugin.trained_model import TrainedModel
-from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
-from actconform.types.fault import Fault
-from actconform.types.model import LOSS, OUTPUT, Input, Layer, Model
-from actconform.types.report import Report
 
 _renamed.install()
 
@@ -24,10 +16,17 @@ if TYPE_CHECKING:
     from actconform.api.lint import lint
     from actconform.api.train import train_model
     from actconform.catalog.models.builder import describe, layer
+    from actconform.errors import SourceError, Unavailable, Unsupported
+    from actconform.plugin.hookspecs import hookimpl
+    from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
     from actconform.plugin.lint_rule import LintRule
-    from actconform.types import Bundle
+    from actconform.plugin.trained_model import TrainedModel
+    from actconform.types import Artifact, Bundle, Case, Convention, Kernel, Kink, Support
     from actconform.types.cause import Register
+    from actconform.types.fault import Fault
     from actconform.types.lint import LintFix, LintObservation
+    from actconform.types.model import LOSS, OUTPUT, Input, Layer, Model
+    from actconform.types.report import Report
     from actconform.verdict.causes.register import register_of
 
 __all__ = [
@@ -70,15 +69,38 @@ __all__ = [
     "train_model",
 ]
 
-# Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
+# Imported where they are used: a command line that prints its help, or a worker, loads none for the others' sake.
 _LAZY = {
+    "LOSS": "actconform.types.model",
+    "OUTPUT": "actconform.types.model",
+    "Artifact": "actconform.types",
+    "Backend": "actconform.plugin.interfaces",
+    "Case": "actconform.types",
+    "Convention": "actconform.types",
+    "Exporter": "actconform.plugin.interfaces",
+    "Fault": "actconform.types.fault",
+    "Input": "actconform.types.model",
+    "Kernel": "actconform.types",
+    "Kink": "actconform.types",
+    "Layer": "actconform.types.model",
+    "Library": "actconform.plugin.interfaces",
     "LintFix": "actconform.types.lint",
     "LintObservation": "actconform.types.lint",
     "LintRule": "actconform.plugin.lint_rule",
+    "Model": "actconform.types.model",
+    "Program": "actconform.plugin.interfaces",
     "Register": "actconform.types.cause",
+    "Report": "actconform.types.report",
+    "Reporter": "actconform.plugin.interfaces",
+    "SourceError": "actconform.errors",
+    "Support": "actconform.types",
+    "TrainedModel": "actconform.plugin.trained_model",
+    "Unavailable": "actconform.errors",
+    "Unsupported": "actconform.errors",
     "check": "actconform.api.check",
     "compare": "actconform.accuracy.arrays.compare",
     "describe": "actconform.catalog.models.builder",
+    "hookimpl": "actconform.plugin.hookspecs",
     "layer": "actconform.catalog.models.builder",
     "lint": "actconform.api.lint",
     "measure": "actconform.accuracy.function.measure",

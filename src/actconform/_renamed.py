@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from importlib.abc import Loader  # which takes long to import
     from types import ModuleType
 
 # Old to new, below actconform; what was below an old package is below the new one.
@@ -160,7 +160,7 @@ def new_name(module: str) -> str | None:
     return None
 
 
-class OldNames(MetaPathFinder):
+class OldNames:
     """Finds modules of actconform by their old names: asked first, or what is below an old package would be run a second time."""
 
     def find_spec(
@@ -172,10 +172,10 @@ class OldNames(MetaPathFinder):
         """Return the spec of an old name, None for every other."""
         package, _, module = fullname.partition(".")
         new = new_name(module) if package == "actconform" else None
-        return ModuleSpec(fullname, _Renamed(f"actconform.{new}")) if new else None
+        return ModuleSpec(fullname, cast("Loader", _Renamed(f"actconform.{new}"))) if new else None
 
 
-class _Renamed(Loader):
+class _Renamed:
     def __init__(self, new: str) -> None:
         self._new = new
         self._spec: ModuleSpec | None = None
