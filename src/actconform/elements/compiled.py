@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
 
-STRIP = 512  # elements whose intermediate numbers stay in the first level of the cache
+STRIP = 1024  # elements whose intermediate numbers stay in the first level of the cache
 EXPONENTS = 1 << 11  # of binary64
 TO_EXPONENT = np.uint64(52)
 LANES = 4  # counters side by side: neighbours fall into the same bin, and one counter would wait for itself
@@ -259,17 +259,31 @@ def _sum(n, cotangent, strip, figures, larger):
 def _count(truth, x, rule, roots, strip, counts, worst):
     """Add to the histogram and to the profile."""
     exponents = strip.ulp.view(np.uint64)
-    for i in range(x.size):
-        counts[np.uint64(i % LANES), exponents[i] >> TO_EXPONENT] += 1
+    for i in range(0, x.size - LANES + 1, LANES):
+        for lane in range(LANES):
+            counts[lane, exponents[i + lane] >> TO_EXPONENT] += 1
+    for i in range(x.size - x.size % LANES, x.size):
+        counts[0, exponents[i] >> TO_EXPONENT] += 1
     if worst.size:
         patterns = x.view(np.uint64)
-        for i in range(x.size):
-            group = patterns[i] >> rule.shift
-            if strip.most[i] > worst[group]:
-                scaled = abs(strip.ratio[i])
-                if rule.scale and strip.ulp[i] > 4 * scaled and _in_tail(truth[i], x[i], strip.scale[i], rule, roots):
-                    scaled = strip.most[i]
-                worst[group] = max(worst[group], scaled)
+        larger = False
+        for i in range(x.size):  # seldom true, and a loop without branches
+            larger |= strip.most[i] > worst[patterns[i] >> rule.shift]
+        if larger:
+            _profile(truth, x, rule, roots, strip, worst)
+
+
+@compiled()
+def _profile(truth, x, rule, roots, strip, worst):
+    """Add to the profile."""
+    patterns = x.view(np.uint64)
+    for i in range(x.size):
+        group = patterns[i] >> rule.shift
+        if strip.most[i] > worst[group]:
+            scaled = abs(strip.ratio[i])
+            if rule.scale and strip.ulp[i] > 4 * scaled and _in_tail(truth[i], x[i], strip.scale[i], rule, roots):
+                scaled = strip.most[i]
+            worst[group] = max(worst[group], scaled)
 
 
 @compiled()

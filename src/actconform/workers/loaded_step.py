@@ -64,7 +64,9 @@ class LoadedStep:
         """Make the step of this number, counted from 1; return all outputs of the graph. `state` is a new dict afterwards."""
         counted: dict[str, NDArray[Any]] = {STEP: np.asarray(number, np.int64), RATE: np.asarray(rate, np.float32)}
         outputs = self._step({**_copies(batch), **counted, **self.state})
-        self.take_up({name.removeprefix(NEXT): outputs[name] for name in self._next})
+        self.state = self.state | {
+            name.removeprefix(NEXT): outputs[name] for name in self._next
+        }  # aligned copies already
         return outputs
 
     def evaluate(self, batch: Bundle) -> dict[str, NDArray[Any]]:

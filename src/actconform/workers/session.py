@@ -367,7 +367,7 @@ def _forward_of(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
 
 
 def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:
-    """Return copies of the arrays that `method` of a plugin returned; raise TypeError where it is no dict of names to arrays."""
+    """Return aligned copies of the arrays that `method` of a plugin returned; raise TypeError where it is no dict of names to arrays."""
     wanted = "wanted a dict of output name to numpy array"
     if not isinstance(returned, dict):
         raise TypeError(f"{method} returned {type_name(returned)}: {wanted}")
@@ -377,7 +377,7 @@ def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:
         if not isinstance(array, np.ndarray | np.generic):  # numpy's functions return a number of its own for rank 0
             raise TypeError(f"{method} returned {type_name(array)} as {name!r}: {wanted}; convert it first")
         wire_name(array.dtype)
-    return {name: np.array(array, order="C") for name, array in returned.items()}
+    return {name: aligned_copy(array) for name, array in returned.items()}
 
 
 def differing_names(first: Bundle, second: Bundle) -> list[str]:
