@@ -12,7 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actconform.testdata.golden.store import golden_dir, read_manifest
+from actconform.catalog.kernels import UNARY
+from actconform.exhaustive.statistics import BinadeErrors, SweepStatistics, WorstError
+from actconform.sweep.journal import SweepIdentity, SweepJournal, SweptChunk, definition_of
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.types import Case
 
 ACTCONFORM = Path(sys.executable).with_name("actconform")
 WANTED = read_manifest(golden_dir()).files["relu/y.npy"].sha256
@@ -197,3 +201,58 @@ def test_without_python_flint_the_message_says_what_to_install(words: tuple[str,
     assert (code, output) == (2, "")
     assert 'pip install "actconform[golden]"' in message
     assert len(message.splitlines()) == 1
+
+
+def journal(place: Path, kernel: str = "sigmoid", definition: str = "") -> Path:
+    """Write the journal of a sweep of one chunk, with two hard inputs and a worst one."""
+    identity = SweepIdentity(
+        actconform="1.0",
+        case=Case(kernel, "value", "f32", "torch"),
+        extent="quick",
+        definition=definition or definition_of(next(each for each in UNARY if each.name == "sigmoid")),
+        provider="actconform-torch 1.0",
+        facts={},
+    )
+    worst = WorstError(3.0, "0x3fa00001")
+    statistics = SweepStatistics(inputs=7, binades=(BinadeErrors(3, worst, worst),), hard=("0x3f123456", "0x3e654321"))
+    with SweepJournal(place, identity, resume=False) as written:
+        written.add(SweptChunk(chunk=3, sha256="a" * 64, statistics=statistics, seconds=1.0))
+    return written.path
+
+
+def test_hard_inputs_of_a_sweep_are_added_on_demand(call, folder: Path, tmp_path: Path):
+    pytest.importorskip("flint")
+    words = ("golden", "add-hard", str(journal(tmp_path)), "--folder", str(folder))
+    assert call(*words)[:2] == (0, f"3 points added to the golden of sigmoid in {folder}, 0 of 3 were there\n")
+    assert call(*words)[:2] == (0, f"0 points added to the golden of sigmoid in {folder}, 3 of 3 were there\n")
+    *_, (regime, tensors) = load(folder, read_manifest(folder), "sigmoid").split()
+    assert regime == "swept"
+    assert tensors["x"].view(np.uint32).tolist() == [0x3E654321, 0x3F123456, 0x3FA00001]
+    code, output, _ = call("golden", "verify", "sigmoid", "--fast", "--folder", str(folder))
+    assert (code, "verified" in output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "definition", "words"),
+    [
+        ("nonsense", "", "is of kernel 'nonsense', and no kernel of that name is installed"),
+        ("sigmoid", "e" * 64, "is of another definition of sigmoid than the installed one; sweep it again"),
+        ("softmax", "", "is of another definition of softmax"),
+    ],
+)
+def test_a_journal_of_another_kernel_adds_nothing(kernel, definition, words, call, folder: Path, tmp_path: Path):
+    before = (folder / "manifest.json").read_bytes()
+    code, output, message = call(
+        "golden", "add-hard", str(journal(tmp_path, kernel, definition)), "--folder", str(folder)
+    )
+    assert (code, output) == (2, "")
+    assert words in message
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_what_is_no_journal_is_refused(call, folder: Path, tmp_path: Path):
+    (tmp_path / "text").write_text("hello")
+    for name in ("text", "nothing"):
+        code, _, message = call("golden", "add-hard", str(tmp_path / name), "--folder", str(folder))
+        assert code == 2
+        assert str(tmp_path / name) in message

@@ -40,6 +40,7 @@ EXAMPLES = {
     "selftest": ("selftest", "selftest 'faulty-torch@nan-*'"),
     "golden verify": ("golden verify", "golden verify gelu-erf --fast"),
     "golden mint": ("golden mint cube",),
+    "golden add-hard": ("golden add-hard sweep-out/tanh.value.torch.quick.sweep.jsonl",),
     "golden diff": ("golden diff golden other/golden",),
     "golden export": ("golden export vectors gelu-erf 'mlp-*'",),
     "deviations adopt": ("deviations adopt", "deviations adopt nightly -o local.toml"),

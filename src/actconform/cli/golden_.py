@@ -10,7 +10,7 @@ import click
 
 from actconform.catalog.models.zoo import PUBLISHED
 from actconform.cli import _completion, announced
-from actconform.errors import UsageError, near
+from actconform.errors import Unsupported, UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.testdata.golden.diff import diff
@@ -101,6 +101,42 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
         except OSError as error:
             raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
         say(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
+    return 0
+
+
+@command.command("add-hard")
+@click.argument("journal", type=click.Path(path_type=Path))
+@FOLDER
+def add_hard(journal: Path, folder: Path | None) -> int:
+    """Add to a kernel's golden the inputs of a sweep that are hardest to round, and those of its worst errors. Needs python-flint.
+
+    JOURNAL is a file of `actconform sweep`. Points that the golden has are left; all its other bytes are kept, by later mints too.
+    """
+    from actconform.exhaustive.measure import SweptFunction
+    from actconform.sweep.hard_inputs import hard_inputs
+    from actconform.sweep.journal import definition_of, read_sweep
+    from actconform.testdata.golden.mint import add_swept
+
+    catalog = announced(load_plugins())
+    sweep = read_sweep(journal)
+    case = sweep.identity.case
+    if case.subject not in catalog.kernels:
+        raise UsageError(f"{journal}: is of kernel {case.subject!r}, and no kernel of that name is installed")
+    kernel = catalog.kernels[case.subject]
+    if sweep.identity.definition != definition_of(kernel):
+        raise UsageError(f"{journal}: is of another definition of {kernel.name} than the installed one; sweep it again")
+    try:
+        x = hard_inputs(sweep, SweptFunction.of(kernel, case.aspect))
+    except Unsupported as error:
+        raise UsageError(f"{journal}: {error}") from error
+    ((place, _),) = by_folder([kernel], {} if folder else catalog.goldens, folder or golden_dir()).items()
+    try:
+        added = add_swept(kernel, x, place)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
+    say(f"{added} points added to the golden of {kernel.name} in {place}, {x.size - added} of {x.size} were there")
     return 0
 
 

@@ -24,14 +24,13 @@ from actconform.report.terminal.console import open_console, plain
 from actconform.run.scheduler import facts_of
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, read_sweeps
+from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, definition_of, read_sweeps
 from actconform.sweep.known_causes import Explanations
 from actconform.sweep.plan import sweep_plan, swept_graph
 from actconform.sweep.request import SweepRequest
 from actconform.sweep.runner import started, sweep_chunks
 from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.types import ASPECTS
-from actconform.types.json import digest_of_json, finite
 from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
@@ -245,7 +244,7 @@ def _identity(running: _Running, case: Case, artifact: Artifact | None, hello: H
         actconform=__version__,
         case=case,
         extent=running.request.extent,
-        definition=digest_of_json(finite(running.catalog.kernels[case.subject])),
+        definition=definition_of(running.catalog.kernels[case.subject]),
         graph=hashlib.sha256(artifact.model).hexdigest() if artifact else "",
         provider=hello.provider,
         facts={**facts_of(hello), "cpu": hello.cpu},

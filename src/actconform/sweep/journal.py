@@ -13,10 +13,12 @@ from actconform.files import read_bytes
 from actconform.resumable_journal import NO_RECORD, ResumableJournal
 from actconform.text import one_line
 from actconform.types import Case, FindingClass, Interval  # noqa: TC001  msgspec reads the annotations when it decodes
-from actconform.types.json import finite
+from actconform.types.json import digest_of_json, finite
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from actconform.types import Kernel
 
 SUFFIX = ".sweep.jsonl"
 
@@ -61,6 +63,11 @@ class SweepIdentity(msgspec.Struct, frozen=True, kw_only=True):
             "route": self.case.route,
         }
         return {**case, **{name: str(getattr(self, name)) for name in names}, **self.facts}
+
+
+def definition_of(kernel: Kernel) -> str:
+    """Return the SHA-256 of a kernel as data: of parameters, conventions, limits."""
+    return digest_of_json(finite(kernel))
 
 
 class SweptChunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.errors import GoldenError
 from actconform.oracle.arb.correctly_rounded import exact
 from actconform.testdata.golden.diff import diff
-from actconform.testdata.golden.mint import mint
+from actconform.testdata.golden.mint import add_swept, mint
 from actconform.testdata.golden.store import digest, golden_dir, load, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_all
 
@@ -183,3 +183,22 @@ def test_minting_fresh_models_writes_the_committed_tensors(tmp_path: Path):
         if entry.dtype == "<f4":  # drawn: the same on every machine
             assert entry.sha256 == there.sha256
     assert {name: whole.subjects[name] for name in manifest.subjects} == manifest.subjects
+
+
+def test_swept_points_are_added_once_with_their_truth_and_survive_the_next_mint(minted, tmp_path):
+    folder = shutil.copytree(minted[0], tmp_path / "goldens")
+    before = contents(folder)
+    sigmoid, old = BY_NAME["sigmoid"], load(folder, read_manifest(folder), "sigmoid")
+    x = np.array([0.123456, 7.654321, float(old.tensors["x"][5])], np.float32)
+    assert (add_swept(sigmoid, x, folder), add_swept(sigmoid, x, folder)) == (2, 0)
+    changed = {name for name, data in contents(folder).items() if before[name] != data}
+    assert changed == {"manifest.json", *(f"sigmoid/{name}.npy" for name in ("x", "y", "d_x"))}
+    for minted_again in (False, True):
+        if minted_again:
+            mint([sigmoid], folder, silent)
+        *drawn, (regime, tensors) = load(folder, read_manifest(folder), "sigmoid").split()
+        assert [name for name, _ in drawn] == [name for name, _ in old.split()]
+        assert (regime, tensors["x"].tolist()) == ("swept", x[:2].tolist())
+        np.testing.assert_array_equal(tensors["y"], exact(sigmoid, "value", x[:2]))
+        np.testing.assert_array_equal(tensors["d_x"], exact(sigmoid, "gradient", x[:2]))
+        assert verify_all(folder, read_manifest(folder), [sigmoid], [kernel.name for kernel in KERNELS]) == []

@@ -27,6 +27,7 @@ from actconform.testdata.golden.store import (
     load,
     read_manifest,
 )
+from actconform.testdata.golden.swept import swept_points, with_points
 from actconform.testdata.golden.training_goldens import experiment_golden
 from actconform.testdata.regimes import TensorGroup, row_cotangent, row_draws, unary_regimes
 from actconform.types import ASPECTS, Kernel
@@ -57,24 +58,52 @@ def mint(subjects: Iterable[Provable], folder: Path, progress: Callable[[str], N
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
-    files, stored_subjects = dict(old.files), dict(old.subjects)
+    manifest = old
+    subjects = list(subjects)
+    swept = [swept_points(folder, old, subject) for subject in subjects]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_named_truths, subjects), strict=True):
-            golden = _merged(folder, old, subject, fresh)
-            (folder / subject.name).mkdir(exist_ok=True)
-            for stale in (folder / subject.name).glob("*.npy"):
-                stale.unlink()
-            files = {name: entry for name, entry in files.items() if not name.startswith(f"{subject.name}/")}
-            for name, array in golden.tensors.items():
-                np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
-                files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
-            stored_subjects[subject.name] = StoredSubject(draws=golden.draws, tables=tables)
+        for subject, (fresh, tables) in zip(subjects, pool.map(_named_truths, subjects, swept), strict=True):
+            manifest = _written(folder, manifest, subject, _merged(folder, old, subject, fresh), tables)
             progress(subject.name)
-    manifest = Manifest(
-        schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(stored_subjects.items()))
+    return _write_manifest(folder, manifest)
+
+
+def add_swept(kernel: Kernel, x: NDArray[np.float32], folder: Path) -> int:
+    """Add points that a sweep brought to light to a unary kernel's golden, and return how many were not there yet.
+
+    All else of the folder keeps its bytes. Needs python-flint. Raises GoldenError where the folder has no golden of the kernel.
+    """
+    manifest = read_manifest(folder)
+    golden = load(folder, manifest, kernel.name)
+    longer = with_points(kernel, golden, x)
+    added: int = longer.tensors["x"].size - golden.tensors["x"].size
+    if added:
+        tables = manifest.subjects[kernel.name].tables
+        _write_manifest(folder, _written(folder, manifest, kernel, longer, tables))
+    return added
+
+
+def _written(
+    folder: Path, manifest: Manifest, subject: Provable, golden: Golden, tables: dict[str, dict[Aspect, str]]
+) -> Manifest:
+    """Write the tensors of a golden in place of those that are there, and return the manifest that names them."""
+    (folder / subject.name).mkdir(exist_ok=True)
+    for stale in (folder / subject.name).glob("*.npy"):
+        stale.unlink()
+    files = {name: entry for name, entry in manifest.files.items() if not name.startswith(f"{subject.name}/")}
+    for name, array in golden.tensors.items():
+        np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
+        files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
+    stored = {**manifest.subjects, subject.name: StoredSubject(draws=golden.draws, tables=tables)}
+    return msgspec.structs.replace(manifest, files=files, subjects=stored)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    ordered = Manifest(
+        schema=SCHEMA, files=dict(sorted(manifest.files.items())), subjects=dict(sorted(manifest.subjects.items()))
     )
-    write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
-    return manifest
+    write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(ordered), indent=1) + b"\n")
+    return ordered
 
 
 def _merged(folder: Path, old: Manifest, subject: Provable, golden: Golden) -> Golden:
@@ -99,12 +128,12 @@ def _entry(subject: Provable, array: NDArray[Any]) -> Entry:
     )
 
 
-def _named_truths(subject: Provable) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+def _named_truths(subject: Provable, swept: NDArray[np.float32]) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     with computed(subject.name):
-        return _truths(subject)
+        return _truths(subject, swept)
 
 
-def _truths(subject: Provable) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+def _truths(subject: Provable, swept: NDArray[np.float32]) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     if isinstance(subject, Model):
         return model_golden(subject), {}
     if isinstance(subject, Experiment):
@@ -114,7 +143,7 @@ def _truths(subject: Provable) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     tables = {
         dtype: {aspect: digest(exact_table(subject, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES
     }
-    return _unary_truths(subject), tables
+    return with_points(subject, _unary_truths(subject), swept), tables
 
 
 def _unary_truths(kernel: Kernel) -> Golden:
