@@ -97,7 +97,7 @@ def test_data_sets_whose_limits_no_pair_of_tolerances_can_state_are_left_out(tmp
     for case in manifest.cases:
         if case.aspect == "gradient":
             assert 0 < case.left_out <= 2 < len(case.data_sets)
-            assert case.rtol < 0.05
+            assert case.rtol < (0.01 if case.dtype == "f32" else 1.0)
     _, failed = failures(tmp_path / "data", in_onnxruntime, ("gradient_f32", "gradient_f16"))
     assert failed == []
 
