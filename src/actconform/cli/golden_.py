@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from actconform.types.model import Model
 from actconform.types.training import Experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from actconform.testdata.golden.store import Provable
 
@@ -94,14 +95,21 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     catalog = announced(load_plugins())
     chosen = _subjects(subjects, catalog.provable)
     for place, place_subjects in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
-        try:
+        with _writing(place):
             manifest = write(place_subjects, place, lambda name: say(f"minted {name}"))
-        except ImportError as error:
-            raise UsageError(str(error)) from error
-        except OSError as error:
-            raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
         say(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
     return 0
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Raise UsageError where goldens cannot be written to a folder, or python-flint is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
 
 
 @command.command("add-hard")
@@ -130,12 +138,8 @@ def add_hard(journal: Path, folder: Path | None) -> int:
     except Unsupported as error:
         raise UsageError(f"{journal}: {error}") from error
     ((place, _),) = by_folder([kernel], {} if folder else catalog.goldens, folder or golden_dir()).items()
-    try:
+    with _writing(place):
         added = add_swept(kernel, x, place)
-    except ImportError as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
     say(f"{added} points added to the golden of {kernel.name} in {place}, {x.size - added} of {x.size} were there")
     return 0
 

@@ -103,7 +103,9 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
     help="Folder for journals and report.",
 )
 @click.option("--resume", is_flag=True, help="Keep the chunks that an interrupted sweep in --out has, do the rest.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
+)
 def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
@@ -148,7 +150,8 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     if running.ending:
         console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
     unexplained = any(not finding.deviation for sweep in running.sweeps for finding in sweep.statistics.findings)
-    return 1 if running.ending or running.failed or unexplained else 0
+    incomplete = running.ending or running.failed or done < len(running.sweeps)
+    return 1 if incomplete or unexplained else 0
 
 
 def _write_report(folder: Path, console: Console) -> None:

@@ -92,15 +92,20 @@ class _Turns(NamedTuple):
     def take(self, worker: Worker, case: Case, artifact: Artifact | None, extent: Extent) -> None:
         """Sweep one waiting chunk after the other; at the end None is done."""
         try:
-            while time.monotonic() < self.deadline:
-                self.done.put(swept(worker, SweepJob(case, artifact, self.waiting.popleft(), extent)))
-        except IndexError:
-            pass  # none is left
+            while time.monotonic() < self.deadline and (chunk := self._next()) is not None:
+                self.done.put(swept(worker, SweepJob(case, artifact, chunk, extent)))
         except SweepError as error:
             self.waiting.clear()
             self.done.put(error)
         finally:
             self.done.put(None)
+
+    def _next(self) -> int | None:
+        """Take a waiting chunk; None where none is left, as another worker may have taken the last one just now."""
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
 
     def items(self, working: int) -> Iterator[SweptChunk | SweepError]:
         """Yield what is done until each of the `working` workers has ended."""
