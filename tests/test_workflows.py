@@ -28,8 +28,8 @@ def commands(name):
     return [step["run"] for step in steps(read(name)) if "run" in step]
 
 
-def test_there_are_the_two():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml"]
+def test_there_are_the_three():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "conform.yml", "nightly.yml"]  # the second is for others
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

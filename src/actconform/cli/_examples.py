@@ -29,6 +29,7 @@ EXAMPLES = {
     "list": ("list routes", "list cases --json"),
     "report": ("report", "report nightly --history past"),
     "diff": ("diff yesterday today", "diff yesterday today --markdown --out summary.md"),
+    "ci": ("ci conform-out --baseline last/conform-out", "ci actconform-check --name encoder"),
     "blame": ("blame yesterday today", "blame --model model.onnx old/requirements.txt new/requirements.txt"),
     "issue": ("issue gelu-erf/value/f32/authored+ort-cpu", "issue actconform-check"),
     "merge": ("merge parts/keras parts/torch --out nightly --expect torch",),

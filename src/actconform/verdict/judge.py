@@ -59,9 +59,8 @@ def conforms(
     UNAVAILABLE. A route required by name must be selected too.
     """
     reasons = []
-    bad = Counter(result.verdict for result in results if result.verdict in BAD)
-    if bad:
-        reasons.append(", ".join(f"{count} {verdict}" for verdict, count in bad.items()))
+    if bad := bad_counts(results):
+        reasons.append(bad)
     if not cases:
         reasons.append("nothing was selected")
     if len(results) < len(cases):
@@ -71,6 +70,12 @@ def conforms(
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}
     reasons += [f"required route {route} did not run" for route in required if route not in present]
     return reasons
+
+
+def bad_counts(results: Sequence[Result]) -> str:
+    """Return how many results have each verdict that does not conform, as in "2 FAIL, 1 CRASH"; "" where none has."""
+    bad = Counter(result.verdict for result in results if result.verdict in BAD)
+    return ", ".join(f"{count} {verdict}" for verdict, count in bad.items())
 
 
 def _kinds(findings: Sequence[Finding]) -> str:

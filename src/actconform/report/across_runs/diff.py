@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -15,7 +17,7 @@ from actconform.types.report import Change  # noqa: TC001  msgspec reads annotat
 from actconform.verdict.severity import gravest, severity_order, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from actconform.types import Result
     from actconform.types.report import Report
@@ -63,6 +65,25 @@ class ErrorChange(msgspec.Struct, frozen=True):
     def factor(self) -> float:
         """How many times larger the error is now; below 1 where it is smaller."""
         return self.after.ratio / self.before.ratio if self.before.ratio else math.inf
+
+
+class WorseKind(StrEnum):
+    """In what a run can be worse than another, in the words of a list."""
+
+    FINDING = "new findings"
+    ERROR = "larger errors"
+    VERDICT = "verdicts that do not conform"
+    NOT_RUN = "cases that ran before and did not run"
+    MISSING = "cases that ran before and are missing"
+    SLOWER = "slower benchmark results"
+
+
+class Worsening(msgspec.Struct, frozen=True):
+    """Something that got worse, in words, and its case, or the route of a benchmark."""
+
+    kind: WorseKind
+    case: str
+    words: str
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +145,7 @@ def compare_reports(before: Report, after: Report, speeds: BaselineComparison | 
         speeds=speeds or BaselineComparison(),
         worse=(),
     )
-    return msgspec.structs.replace(difference, worse=tuple(_worse(difference, old, new)))
+    return msgspec.structs.replace(difference, worse=tuple(_worse(difference, before, after)))
 
 
 def _gravest_first(differences: Iterable[Kind]) -> tuple[Kind, ...]:
@@ -163,29 +184,60 @@ def _moved(ran: list[tuple[Result, Result]]) -> Iterator[ErrorChange]:
             yield ErrorChange(new.case, before, after)
 
 
-def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:
+def worsenings(difference: Difference, before: Report, after: Report) -> Iterator[Worsening]:
+    """Yield everything by which the later of two reports is worse, as `compare_reports` counts: the gravest findings first."""
+    old = {result.case: result for result in before.results}
+    new = {result.case: result for result in after.results}
+    for change in difference.new:
+        if change.finding.deviation is None:
+            yield Worsening(WorseKind.FINDING, change.case, finding_words(change.finding))
+    yield from _larger_errors(difference, new)
+    yield from _worse_verdicts(difference, new)
+    for case in difference.disappeared:
+        if old[case].verdict in RAN:
+            yield Worsening(WorseKind.MISSING, case, f"{old[case].verdict} before, and missing now")
+    for slower in difference.speeds.slower:
+        yield Worsening(WorseKind.SLOWER, slower.route, slower.words)
+
+
+def _larger_errors(difference: Difference, new: Mapping[str, Result]) -> Iterator[Worsening]:
+    for moved in difference.moved:
+        if moved.factor > 1 and new[moved.case].verdict is not Verdict.XFAIL:
+            words = f"{100 * moved.before.ratio:.3g} % of its limit before, {100 * moved.after.ratio:.3g} % now"
+            yield Worsening(WorseKind.ERROR, moved.case, words)
+
+
+def _worse_verdicts(difference: Difference, new: Mapping[str, Result]) -> Iterator[Worsening]:
+    for turned in difference.verdicts:
+        words = f"{turned.before} -> {turned.after}: {turned.reason}"
+        if turned.after in BAD and turned.before not in BAD:
+            yield Worsening(WorseKind.VERDICT, turned.case, words)
+        if turned.before in RAN and turned.after not in RAN:
+            yield Worsening(WorseKind.NOT_RUN, turned.case, words)
+    for case in difference.appeared:
+        if new[case].verdict in BAD:
+            yield Worsening(WorseKind.VERDICT, case, f"{new[case].verdict}: {new[case].reason}")
+
+
+def _worse(difference: Difference, before: Report, after: Report) -> Iterator[str]:
     if difference.problems:
         yield "the run no longer conforms"
-    new_ones = [change.finding for change in difference.new if change.finding.deviation is None]
-    if new_ones:
-        yield f"{len(new_ones):,} new findings ({tally(new_ones)})"
-    counts = {
-        "larger errors": sum(
-            moved.factor > 1 and new[moved.case].verdict is not Verdict.XFAIL for moved in difference.moved
-        ),
-        "verdicts that do not conform": sum(
-            turned.after in BAD and turned.before not in BAD for turned in difference.verdicts
-        )
-        + sum(new[case].verdict in BAD for case in difference.appeared),
-        "cases that ran before and did not run": sum(
-            turned.before in RAN and turned.after not in RAN for turned in difference.verdicts
-        ),
-        "cases that ran before and are missing": sum(old[case].verdict in RAN for case in difference.disappeared),
-        "slower benchmark results": len(difference.speeds.slower),
-    }
-    for kind, count in counts.items():
-        if count:
-            yield f"{count:,} {kind}"
+    counts = Counter(worsening.kind for worsening in worsenings(difference, before, after))
+    for kind in WorseKind:
+        if kind is WorseKind.FINDING and counts[kind]:
+            new = [change.finding for change in difference.new if change.finding.deviation is None]
+            yield f"{counts[kind]:,} {kind} ({tally(new)})"
+        elif counts[kind]:
+            yield f"{counts[kind]:,} {kind}"
+
+
+def finding_words(finding: Finding) -> str:
+    """Return a finding in words, without its worst input: "critical tail in y, ordinary: 7 elements; blame: runtime"."""
+    count = f"{finding.count:,} element{'' if finding.count == 1 else 's'}"
+    words = (
+        f"{finding.severity} {finding.class_} in {finding.tensor}, {finding.regime}: {count}; blame: {finding.blame}"
+    )
+    return words.lstrip()
 
 
 def _absent_from(findings: Iterable[Finding], reference_findings: Iterable[Finding]) -> list[Finding]:

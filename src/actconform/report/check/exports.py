@@ -1,4 +1,4 @@
-"""exports.json: what came of every export of a trained model, for programs."""
+"""exports.json: what came of every export of a trained model, for programs; written, and read back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import msgspec
 
 from actconform.checking.result import CheckResult  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.checking.session import FailedExport
-from actconform.files import write_bytes
+from actconform.errors import UsageError
+from actconform.files import read_bytes, write_bytes
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 EXPORTS = "exports.json"
 EXPORTS_SCHEMA = 1
+
+
+class _Version(msgspec.Struct):
+    schema: int
 
 
 class ExportCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,3 +72,26 @@ def write_exports(result: ExportsResult, folder: Path) -> Path:
     path = folder / EXPORTS
     write_bytes(path, msgspec.json.encode(content) + b"\n")
     return path
+
+
+def read_exports(folder: Path) -> ExportsResult:
+    """Return what exports.json in `folder` holds; "nan", "inf" and "-inf" are numbers again.
+
+    Raises UsageError, naming the file and what is wrong with it, where it is missing, cut off, or not what `write_exports` wrote.
+    """
+    path = folder / EXPORTS
+    advice = f"wanted the {EXPORTS} that `actconform check MODEL --out DIR` writes, whole"
+    try:
+        text = read_bytes(path)
+        version = msgspec.json.decode(text, type=_Version).schema
+        if version != EXPORTS_SCHEMA:
+            raise UsageError(
+                f"{path}: is of schema {version}, this actconform reads schema {EXPORTS_SCHEMA}: check the model again"
+            )
+        return msgspec.json.decode(
+            text, type=ExportsResult, strict=False
+        )  # not strict: "inf" where a number stands is one
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: is no such file ({error}); {advice}") from error
