@@ -168,10 +168,15 @@ nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something 
 nightly-summary: ## Print it for a job's page
 	@cat nightly/now/summary.md; cat nightly/now/diff.md 2>/dev/null || true
 
-docs: $(STAMP) ## Write the generated documents
+SITE := build/site
+
+docs: $(STAMP) ## Write the generated documents, build the site of all documents (build/site), and check its links
 	$(BIN)/actconform deviations document > docs/known-deviations.md
 	$(BIN)/python -m actconform.report.files.schema > docs/report-schema.json
 	$(BIN)/python tests/onnx_graphs/old_opsets.py docs/gradients.md
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . $(SITE)
+	@echo "$(SITE)/index.html"
+	@$(BIN)/python -m sphinx -q -b linkcheck -c docs . build/links || echo "Some links to other sites did not answer, or there is no network: build/links/output.txt"
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) conform-out emulate-out zoo-out architectures-out nightly build dist

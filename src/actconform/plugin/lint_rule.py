@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence  # noqa: TC003  fields of a struct
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from actconform.types.lint import LintFix, LintNeed, LintObservation, Severity
+from actconform.types.lint import LintFix, LintNeed, LintObservation, Severity  # noqa: TC001  likewise
 
 
 class LintRule(msgspec.Struct, frozen=True, kw_only=True):
