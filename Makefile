@@ -15,7 +15,7 @@ JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix
 WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate zoo architectures observed ratchet report docs clean \
+.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate zoo architectures observed ratchet report docs dist clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-zoo nightly-architectures nightly-collect nightly-summary
 
 help: ## Show this help
@@ -167,6 +167,12 @@ nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something 
 
 nightly-summary: ## Print it for a job's page
 	@cat nightly/now/summary.md; cat nightly/now/diff.md 2>/dev/null || true
+
+dist: $(STAMP) ## Build the packages of core and plugins, wheels and source, into dist/
+	@rm -rf dist
+	@for package in . $(sort $(wildcard plugins/*)); do \
+		(cd $$package && $(abspath $(BIN))/python -m hatchling build --directory $(abspath dist)) || exit 1; \
+	done
 
 SITE := build/site
 

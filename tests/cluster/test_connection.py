@@ -50,7 +50,7 @@ def test_other_versions_are_refused_and_both_are_named(scheduler: str, monkeypat
     elsewhere = connection.installation
     monkeypatch.setattr(connection, "installation", lambda: changed(elsewhere()))
     monkeypatch.setattr(Cluster, "_asked_of_scheduler", lambda _: elsewhere())
-    assert "the scheduler has actconform 0.1.0; this process has actconform 9.9: install the same on both" in refusal(
+    assert "the scheduler has actconform 0.2.0; this process has actconform 9.9: install the same on both" in refusal(
         scheduler
     )
 

@@ -173,6 +173,41 @@ def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("requirement", "fits"),
+    [
+        (">=0.0.1", True),
+        ("[ort]<999", True),
+        ("==0.0.1; extra == 'old'", True),
+        ("-onnxruntime<0.0.1", True),
+        (">=999", False),
+        ("<0.0.2,>=0.0.1", False),
+    ],
+)
+def test_a_plugin_for_another_release_is_named_with_both_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requirement: str, fits: bool
+) -> None:
+    info = tmp_path / "actconform_other-3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: actconform-other\nVersion: 3.1\nRequires-Dist: actconform{requirement}\n"
+    )
+    (info / "entry_points.txt").write_text("[actconform]\nother = other_plugin\n")
+    (tmp_path / "other_plugin.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    there = metadata.version("actconform")
+    (broken,) = load_plugins(
+        entry_points=[point for point in metadata.entry_points(group=GROUP) if point.name == "other"]
+    ).broken
+    if fits:
+        assert broken.reason.startswith("RuntimeError: imported")
+    else:
+        assert broken.message == (
+            f"plugin other (actconform-other 3.1) is broken: it requires actconform{requirement}, and {there} is installed: "
+            f'pip install --upgrade actconform-other, or pip install "actconform{requirement}"'
+        )
+
+
+@pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
         ("absent", None, "ModuleNotFoundError: No module named 'absent'"),

@@ -22,6 +22,7 @@ from actconform.plugin.validate import (
     check_folder,
     check_interface,
     check_lint_rule,
+    check_release,
     check_reporter,
     check_subject,
     kind_of,
@@ -215,7 +216,13 @@ def plugin_versions() -> dict[str, str]:
 
 def _from_entry_point(point: metadata.EntryPoint) -> _Plugin:
     distribution = f"{point.dist.name} {point.dist.version}" if point.dist is not None else f"from {point.value}"
-    return _Plugin(point.name, distribution, point.load)
+    return _Plugin(point.name, distribution, partial(_import, point))
+
+
+def _import(point: metadata.EntryPoint) -> object:
+    if point.dist is not None:
+        check_release(point.dist)  # first: what does not fit may fail in any way while it is imported
+    return point.load()
 
 
 def _from_object(plugin: object, index: int) -> _Plugin:

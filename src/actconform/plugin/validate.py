@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
+
+from packaging.requirements import Requirement
 
 from actconform._version import __version__
 from actconform.errors import InvalidPluginError, near
@@ -36,6 +39,26 @@ def check_interface(plugin: object) -> None:
             f"it is written for version {wanted} of the plugin interface, and actconform {__version__} has version "
             f"{INTERFACE}: install the release of the plugin for version {INTERFACE}, or an actconform with version {wanted}"
         )
+
+
+def check_release(distribution: metadata.Distribution) -> None:
+    """Refuse a plugin whose package requires another release of actconform than the installed one."""
+    for text in distribution.requires or ():
+        if not text.startswith("actconform"):
+            continue  # reading all of them would take longer than the rest of the check
+        needed = Requirement(text)
+        if needed.name != "actconform" or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+            continue
+        # Of the installed packages, as the requirement is: a checkout may be ahead of both.
+        try:
+            there = metadata.version("actconform")
+        except metadata.PackageNotFoundError:
+            return
+        if not needed.specifier.contains(there, prereleases=True):
+            raise InvalidPluginError(
+                f"it requires actconform{needed.specifier}, and {there} is installed: "
+                f'pip install --upgrade {distribution.name}, or pip install "actconform{needed.specifier}"'
+            )
 
 
 def check_subject(item: object, kind: type[Subject]) -> Subject:
