@@ -114,9 +114,11 @@ def required(folder):
             continue
         seen.add((name, frozenset(extras)))
         distribution = metadata.distribution(name)
-        for needed in map(Requirement, distribution.requires or ()):
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {*extras, ""}):
-                waiting.append(needed)
+        waiting += [
+            needed
+            for needed in map(Requirement, distribution.requires or ())
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {*extras, ""})
+        ]
         if name.startswith("actconform"):
             continue
         for top in {path.parts[0] for path in distribution.files or ()} - {".."}:

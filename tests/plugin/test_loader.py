@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.errors import PluginError
 from actconform.plugin.hookspecs import INTERFACE, hookimpl
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
-from actconform.plugin.loader import GROUP, Catalog, load_plugins, plugin_versions
+from actconform.plugin.loader import GROUP, Catalog, installed, load_plugins, plugin_versions
 from actconform.types import Artifact, Kernel
 from actconform.types.model import Input
 from actconform.verdict.causes.register import read_register
@@ -170,6 +171,21 @@ def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "test_loader", sys.modules[__name__])
     assert load_plugins().backend_plugin["numpy"] == "actconform-example 1.2"
     assert plugin_versions()["actconform-example"] == "1.2"
+
+
+def test_plugins_are_in_the_order_of_their_names_whatever_the_folder_of_packages_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zebra", "ant", "mole"):
+        info = tmp_path / f"actconform_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: actconform-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[actconform]\n{name} = {name}_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("os.listdir", lambda path, there=os.listdir: sorted(there(path), reverse=True))
+    names = [point.name for point in installed()]
+    assert names == sorted(names)
+    assert {"ant", "mole", "zebra"} < set(names)
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,11 @@ def load_plugins(
 
 
 def installed() -> list[metadata.EntryPoint]:
-    """Return the entry points of all installed plugins, the built-in one among them, without importing any."""
-    return list(metadata.entry_points(group=GROUP))
+    """Return the entry points of all installed plugins by name, the built-in one among them, without importing any.
+
+    The order of the folder of packages would be another one on each machine.
+    """
+    return sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
 
 
 def plugin_versions() -> dict[str, str]:
