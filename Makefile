@@ -109,7 +109,7 @@ observed: $(STAMP) ## Keep what the last run's causes covered, in golden/observe
 ratchet: $(STAMP) ## Hold the last run against what was observed under equal facts: nothing worse, no cause that covers nothing
 	$(BIN)/actconform deviations ratchet $(ARGS)
 
-report: $(STAMP) ## Write the files of the last run anew (ARGS='--history DIR' adds lines over time)
+report: $(STAMP) ## Write the files of the last run anew (ARGS='--history FILE' adds lines over time)
 	$(BIN)/actconform report $(ARGS)
 
 nightly: $(STAMP) ## Every backend with the models of published size, bench, selftest; then merged, reported, compared with the last one
@@ -154,15 +154,15 @@ nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something 
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \
 	$(BIN)/actconform merge nightly/parts/*/report.json --out nightly/now $(addprefix --expect ,$(NIGHTLY_BACKENDS)) || red=1; \
 	cp nightly/beside/*.json nightly/now || red=1; \
-	$(BIN)/actconform report nightly/now --history nightly/history || red=1; \
-	last=$$(ls -d nightly/history/*/ 2>/dev/null | tail -n 1); \
-	if [ -n "$$last" ]; then \
-		$(BIN)/actconform diff "$$last" nightly/now --html --out nightly/now/diff.html; \
-		$(BIN)/actconform diff "$$last" nightly/now --markdown --out nightly/now/diff.md; \
-		$(BIN)/actconform diff "$$last" nightly/now || red=1; \
+	$(BIN)/actconform history add nightly/now --store nightly/history/history.jsonl || red=1; \
+	$(BIN)/actconform report nightly/now --history nightly/history/history.jsonl || red=1; \
+	if [ -d nightly/history/last ]; then \
+		$(BIN)/actconform diff nightly/history/last nightly/now --html --out nightly/now/diff.html; \
+		$(BIN)/actconform diff nightly/history/last nightly/now --markdown --out nightly/now/diff.md; \
+		$(BIN)/actconform diff nightly/history/last nightly/now || red=1; \
 	fi; \
-	kept=nightly/history/$$(date -u +%Y-%m-%dT%H%M%SZ); \
-	mkdir "$$kept" && cp nightly/now/report.json nightly/now/throughput.json "$$kept" || red=1; \
+	rm -rf nightly/history/last; \
+	mkdir nightly/history/last && cp nightly/now/report.json nightly/now/throughput.json nightly/history/last || red=1; \
 	exit $$red
 
 nightly-summary: ## Print it for a job's page

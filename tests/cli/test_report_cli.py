@@ -97,13 +97,17 @@ def test_a_history_tells_since_when(two_runs, cli):
     (two_runs / "past").mkdir()
     (two_runs / "past" / "one.json").write_text((two_runs / "b" / "report.json").read_text())
     edit(two_runs / "past" / "one.json", older)
-    said = cli("report", "b", "--history", "past")
+    added = cli("history", "add", "past/one.json", "b", "--store", "history.jsonl")
+    assert (added.code, "2 runs added to history.jsonl" in added.out) == (0, True)
+    said = cli("report", "b", "--history", "history.jsonl")
     assert said.code == 0
     line = said.out.splitlines()[0]
     assert "(not yet 2020-01-01T00:00:00Z)" in line
     assert "scaled-error of leaky-relu-0.3/value/f32/stand-in" in line
     assert "stand-in: cpu_capability UNTESTED -> TESTED" in line
     assert cli("report", "b", "--history", "elsewhere").code == 2
+    folder = cli("report", "b", "--history", "past")
+    assert (folder.code, "is a folder; wanted a history" in folder.err) == (2, True)
 
 
 def test_a_reporter_that_raises_costs_its_file_and_the_exit_code(install, cli, tmp_path):

@@ -27,9 +27,17 @@ EXAMPLES = {
     "bench": ("bench 'gelu-*/throughput/f32/*'", "bench --route torch --route authored+ort-cpu --batch 1,32"),
     "study": ("study noise-relu --seeds 2", "study 'blobs-*' --kernel 'gelu-*' --role hidden"),
     "list": ("list routes", "list cases --json"),
-    "report": ("report", "report nightly --history past"),
+    "report": ("report", "report nightly --history history.jsonl"),
     "diff": ("diff yesterday today", "diff yesterday today --markdown --out summary.md"),
     "ci": ("ci conform-out --baseline last/conform-out", "ci actconform-check --name encoder"),
+    "history add": (
+        "history add conform-out --store history.jsonl",
+        "history add past/*/report.json --store history.jsonl",
+    ),
+    "history show": (
+        "history show 'gelu-*' --store history.jsonl",
+        "history show --store history.jsonl --at 2026-11-30",
+    ),
     "blame": ("blame yesterday today", "blame --model model.onnx old/requirements.txt new/requirements.txt"),
     "issue": ("issue gelu-erf/value/f32/authored+ort-cpu", "issue actconform-check"),
     "merge": ("merge parts/keras parts/torch --out nightly --expect torch",),

@@ -9,31 +9,39 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.changed_facts import change_in_words
-from actconform.report.across_runs.history import read_history, trends
+from actconform.report.across_runs.history import trends
+from actconform.report.across_runs.history_store import past_run, read_history
 from actconform.report.files.write import write_all
 from actconform.report.read import read_report
 from actconform.report.terminal.screen import Screen
+from actconform.run.recorder import REPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from actconform.types.report import Trend
+    from actconform.report.across_runs.history_store import PastRun
+    from actconform.types.report import Report, Trend
 
 SINCE_SHOWN = 20
 
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
-@click.option("--history", type=click.Path(path_type=Path), help="Folder of past reports: lines over time, since when.")
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path),
+    help="Past runs, of `actconform history add`: lines over time, since when.",
+)
 def command(folder: Path, history: Path | None) -> int:
     """Write all files that derive from FOLDER's report.json anew: index.html, junit.xml, summary.md, accuracy.json.
 
     FOLDER may be a report.json too: the files are written beside it. Exit code 0: written; 1: one could not be; 2: no report.
     """
     report = read_report(folder)
-    past = trends([*read_history(history, report), report]) if history is not None else {}
+    past = trends(_with_past(report, history)) if history is not None else {}
     target = folder if folder.is_dir() else folder.parent
     written = write_all(report, target, announced(load_plugins()), past)
     screen = Screen()
@@ -41,6 +49,17 @@ def command(folder: Path, history: Path | None) -> int:
     screen.notes(str(path) for path in written.files)
     screen.notes(written.faults)
     return 1 if written.faults else 0
+
+
+def _with_past(report: Report, history: Path) -> Iterator[PastRun]:
+    """Yield the runs of a history before the report's, and the report's."""
+    if history.is_dir():
+        advice = f"make one of its reports: actconform history add {history}/*/{REPORT} --store FILE"
+        raise UsageError(f"--history {history}: is a folder; wanted a history. {advice}")
+    for run in read_history(history):
+        if not report.when or run.when < report.when:
+            yield run
+    yield past_run(report)
 
 
 def _since(past: Iterable[Trend]) -> list[str]:

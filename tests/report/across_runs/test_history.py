@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
-import pytest
 from made import FACTS, finding, measurement, report, result
 
-from actconform.errors import UsageError
-from actconform.report.across_runs.history import read_history, trends
-from actconform.run.recorder import write_report
+from actconform.report.across_runs import history
+from actconform.report.across_runs.history_store import past_run
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from actconform.types.report import Report
+    from actconform.types.report import Report, Trend
 
 CASE = "relu/value/f32/torch"
 
@@ -26,6 +22,10 @@ CASE = "relu/value/f32/torch"
 def day(number: int, *results, torch: str = "2.12.0", ort: str = "1.30.0") -> Report:
     facts = msgspec.structs.replace(FACTS, backends={"torch": {"torch": torch}, "ort-cpu": {"onnxruntime": ort}})
     return report(*results, when=when(number), facts=facts)
+
+
+def trends(reports: Iterable[Report]) -> dict[str, Trend]:
+    return history.trends(map(past_run, reports))
 
 
 def when(number: int) -> str:
@@ -100,46 +100,3 @@ def test_an_exported_route_may_show_what_came_in_with_any_framework() -> None:
         case = f"relu/value/f32/{route}"
         runs = [day(1, result(case)), day(2, result(case, findings=(finding(),)), torch="2.13.0", ort="1.31.0")]
         assert len(trends(runs)[case].since[0].changed) == there
-
-
-@pytest.fixture
-def past(tmp_path: Path) -> Path:
-    """Three runs, in both layouts, with what else may lie there."""
-    for number, place in ((2, "b"), (1, "c"), (3, "nightly/a")):
-        (tmp_path / place).mkdir(parents=True)
-        write_report(tmp_path / place, day(number, result()))
-        (tmp_path / place / "accuracy.json").write_text("{}")
-    shutil.move(tmp_path / "b" / "report.json", tmp_path / "2026-02-02.json")
-    (tmp_path / "notes.txt").write_text("no report")
-    (tmp_path / "accuracy.json").write_text("{}")
-    return tmp_path
-
-
-def test_a_folder_is_read_oldest_first_in_any_layout(past: Path) -> None:
-    current = day(9, result())
-    assert [one.when for one in read_history(past, current)] == [when(1), when(2), when(3)]
-    assert [one.when for one in read_history(past, day(2, result("elu/value/f32/torch")))] == [when(1), when(2)]
-    write_report(past, current)  # a copy of the current one is no past
-    assert len(list(read_history(past, current))) == 3
-    (past / "empty").mkdir()
-    assert list(read_history(past / "empty", current)) == []
-
-
-def test_a_report_without_a_date_has_that_of_its_file(past: Path) -> None:
-    (past / "undated").mkdir()
-    file = write_report(past / "undated", report(result(), when=""))
-    os.utime(file, (0, 0))
-    assert next(read_history(past, day(9, result()))).when == "1970-01-01T00:00:00Z"
-
-
-def test_what_cannot_be_used_is_named(past: Path) -> None:
-    current = day(9, result())
-    with pytest.raises(UsageError, match="nowhere: there is no such folder"):
-        list(read_history(past / "nowhere", current))
-    (past / "again").mkdir()
-    shutil.copy(past / "c" / "report.json", past / "again" / "report.json")
-    with pytest.raises(UsageError, match=r"again/report\.json and .*c/report\.json are reports of one run"):
-        list(read_history(past, current))
-    (past / "again" / "report.json").write_text('{"results": ')
-    with pytest.raises(UsageError, match=r"again/report\.json: is cut off"):
-        list(read_history(past, current))

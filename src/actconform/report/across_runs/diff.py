@@ -179,9 +179,14 @@ def _moved(ran: list[tuple[Result, Result]]) -> Iterator[ErrorChange]:
         before, after = worst_error_ratio(old), worst_error_ratio(new)
         if before is None or after is None:
             continue
-        low, high = sorted((before.ratio, after.ratio))
-        if high > LEAST_RATIO and high > MOVED * low:
+        if is_other_error(before.ratio, after.ratio):
             yield ErrorChange(new.case, before, after)
+
+
+def is_other_error(before: float, after: float) -> bool:
+    """Tell whether an error, as a share of its limit, counts as another one."""
+    low, high = sorted((before, after))
+    return high > LEAST_RATIO and high > MOVED * low
 
 
 def worsenings(difference: Difference, before: Report, after: Report) -> Iterator[Worsening]:
@@ -201,10 +206,10 @@ def worsenings(difference: Difference, before: Report, after: Report) -> Iterato
 
 
 def _larger_errors(difference: Difference, new: Mapping[str, Result]) -> Iterator[Worsening]:
-    for moved in difference.moved:
-        if moved.factor > 1 and new[moved.case].verdict is not Verdict.XFAIL:
-            words = f"{100 * moved.before.ratio:.3g} % of its limit before, {100 * moved.after.ratio:.3g} % now"
-            yield Worsening(WorseKind.ERROR, moved.case, words)
+    for change in difference.moved:
+        if change.factor > 1 and new[change.case].verdict is not Verdict.XFAIL:
+            words = f"{100 * change.before.ratio:.3g} % of its limit before, {100 * change.after.ratio:.3g} % now"
+            yield Worsening(WorseKind.ERROR, change.case, words)
 
 
 def _worse_verdicts(difference: Difference, new: Mapping[str, Result]) -> Iterator[Worsening]:
