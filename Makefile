@@ -82,8 +82,8 @@ golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 selftest: $(STAMP) ## Find every injected fault, and accuse no healthy backend
 	$(BIN)/actconform selftest $(ARGS)
 
-detection: $(STAMP) ## The same, and write the table into README.md
-	$(BIN)/actconform selftest --into README.md
+detection: $(STAMP) ## The same, and write the table into docs/detection.md
+	$(BIN)/actconform selftest --into docs/detection.md
 
 selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
 	$(BIN)/python -m actconform_faulty.peers $(ARGS)
@@ -180,7 +180,7 @@ docs: $(STAMP) ## Write the generated documents, build the site of all documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
 	$(BIN)/python -m actconform.report.files.schema > docs/report-schema.json
 	$(BIN)/python tests/onnx_graphs/old_opsets.py docs/gradients.md
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs . $(SITE)
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -c docs . $(SITE)
 	@echo "$(SITE)/index.html"
 	@$(BIN)/python -m sphinx -q -b linkcheck -c docs . build/links || echo "Some links to other sites did not answer, or there is no network: build/links/output.txt"
 

@@ -29,7 +29,10 @@ smartquotes = False  # two hyphens begin an option
 highlight_language = "none"  # an indented block is a screen
 
 myst_heading_anchors = 4
-nb_execution_mode = "off"
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 autodoc_preserve_defaults = True
 copybutton_prompt_text = "$ "
 linkcheck_timeout = 10
@@ -39,7 +42,7 @@ html_theme = "furo"
 html_title = f"actconform {release}"
 html_additional_pages = {"index": "to_documents.html"}
 
-LINK_BY_FILE = re.compile(r"\[(?:docs/)?(?:[\w-]+\.md)\]\(((?:docs/)?[\w-]+\.md)\)")
+LINK_BY_FILE = re.compile(r"\[(?:docs/)?[\w-]+\.md\]\(((?:\.\./|docs/)?[\w-]+\.md)\)")
 
 
 def setup(app: Sphinx) -> None:

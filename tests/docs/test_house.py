@@ -18,7 +18,7 @@ from actconform.onnx.grad.rules.registry import RULES
 WRITTEN = [
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
-    *sorted(TOP.glob("docs/*.md")),
+    *sorted(TOP.glob("docs/**/*.md")),
     *sorted(TOP.glob("plugins/*/README.md")),
 ]
 READ = [path for path in WRITTEN if path.name != "known-deviations.md"]  # generated

@@ -1,0 +1,20 @@
+"""docs/start.md is executed as it stands."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from documents import TOP, assert_shown, blocks
+
+from actconform.cli import _cli
+
+
+def test_the_first_check_prints_what_the_document_says(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    (language, code), (_, shown) = blocks(TOP / "docs/start.md")
+    assert language == "python"
+    exec(code, {})  # noqa: S102  the document's own
+    done = CliRunner().invoke(_cli, ["check", "first.onnx"], standalone_mode=False)
+    assert done.exception is None
+    assert_shown(shown.replace(" · AVX512", ""), done.stdout.replace(" · AVX512", ""))
