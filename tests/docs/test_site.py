@@ -19,7 +19,20 @@ INDEX = TOP / "docs/index.md"
 def site(tmp_path_factory):
     pytest.importorskip("myst_nb", reason='needs Sphinx: pip install -e ".[docs]"')
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-j", "auto", "-c", TOP / "docs", TOP, folder]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-j",
+        "auto",
+        "-c",
+        TOP / "docs",
+        TOP,
+        folder,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder
