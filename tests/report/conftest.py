@@ -56,3 +56,23 @@ def serious_faults():
         return [(violation["id"], violation["nodes"][0]["html"]) for violation in grave]
 
     return looked
+
+
+TOO_SMALL = """() => {
+  const small = [];
+  for (const node of document.querySelectorAll("body *")) {
+    if (!node.checkVisibility() || node.closest(".unseen")) continue;
+    const texts = [...node.childNodes].filter((child) => child.nodeType === 3 && child.data.trim());
+    if (texts.length && parseFloat(getComputedStyle(node).fontSize) < 12) small.push("text: " + node.outerHTML.slice(0, 200));
+    const box = (node.matches("label > input") ? node.parentNode : node).getBoundingClientRect();
+    const hit = node.matches("a, button, input, select, summary") && !node.matches("p:not([class]) > a, li > a, dd a");
+    if (hit && (box.width < 24 || box.height < 24)) small.push("target: " + node.outerHTML.slice(0, 200));
+  }
+  return small;
+}"""
+
+
+@pytest.fixture
+def too_small():
+    """Return a function that names text below 12 px, and what is to be hit, links within a sentence apart, below 24 px."""
+    return lambda page: page.evaluate(TOO_SMALL)

@@ -252,6 +252,11 @@ def test_the_reproduction_is_copied_whole_and_runs(opened):
     assert run.stdout.splitlines()[1] == "truth 0.8807970779778823"
 
 
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", TRAINED, "#cause=tanh-tail"])
+def test_on_a_phone_text_can_be_read_and_links_can_be_hit(opened, too_small, hash_):
+    assert too_small(opened(hash_, width=390)) == []
+
+
 def test_the_theme_follows_the_system_and_the_button(opened):
     def background(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -266,7 +271,7 @@ def test_the_theme_follows_the_system_and_the_button(opened):
     assert background(light) == before[1]
 
 
-@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", TRAINED])
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", TRAINED, "#cause=tanh-tail"])
 def test_a_phone_needs_no_sideways_scroll(opened, hash_):
     assert opened(hash_, width=390).evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -280,6 +285,8 @@ def test_print_leaves_out_what_cannot_be_used_on_paper(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch", TRAINED])
+@pytest.mark.parametrize(
+    "hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch", TRAINED, "#cause=tanh-tail"]
+)
 def test_axe_finds_no_serious_fault(opened, serious_faults, hash_, scheme):
     assert serious_faults(opened(hash_, scheme=scheme, bypass_csp=True)) == []

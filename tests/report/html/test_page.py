@@ -87,7 +87,8 @@ def test_hostile_text_comes_back_as_text_and_makes_no_element(tmp_path):
     page = written(tmp_path, report, causes=[cause])
     plain = written(tmp_path, made.report(made.result()))
     hostile, harmless = Elements(page), Elements(plain)
-    assert [tag for tag, *_ in hostile.found] == [tag for tag, *_ in harmless.found]
+    assert {tag for tag, *_ in hostile.found} - {"ul", "li"} == {tag for tag, *_ in harmless.found}
+    assert HOSTILE.replace("\u2028", r"\u2028").replace("\x1b", r"\x1b") in hostile.texts("li")
     assert hostile.comments == harmless.comments == 0
     assert page.count("<script") == plain.count("<script") == 2
     data = data_of(page)
@@ -169,6 +170,20 @@ def test_severities_are_those_of_the_findings_gravest_first(tmp_path):
     first, clean = data["cases"]
     assert (first["g"], [finding[11] for finding in first["f"]], clean["g"]) == (0, [0, 2, 3], 4)
     assert [data["texts"][finding[0]] for finding in first["f"]] == ["nan-made", "tail", "zero-sign"]
+
+
+def test_each_finding_is_at_one_range_of_inputs(tmp_path):
+    ends = {
+        "ordinary": ("0x3f800000", "0x40000000"),
+        "large": ("0x42000000", "0x42800000"),
+        "special": ("0x7fc00000",) * 2,
+    }
+    findings = [made.finding("nan-made", *at, count=count) for count, at in enumerate(ends.values())]
+    findings.append(made.finding("nan-made", regime="subnormal", count=3))
+    data = data_of(written(tmp_path, made.report(made.result(findings=tuple(findings)))))
+    ranges = {finding[8]: data["ranges"][finding[12]][0] for finding in data["cases"][0]["f"]}
+    assert ranges == dict(enumerate([*ends, "subnormal"]))
+    assert dict(data["ranges"])["ordinary"] == "|x| ≤ 20"
 
 
 def test_the_line_of_a_case_and_since_when_are_there(tmp_path):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Html(Reporter):
-    """Writes index.html: the heat map, and every case behind it. The same report gives the same bytes.
+    """Writes index.html: what is new, what is known by cause, the heat map, and every case behind it. The same report gives the same bytes.
 
     The page holds its data, style and script, and asks no network. DIR/selftest.json, the output of `actconform selftest
     --json`, is shown where it is there.
@@ -25,6 +25,7 @@ class Html(Reporter):
     def write(self, report: Report, folder: Path) -> None:
         from actconform.report.html.data import page_data  # workers load plugins too, and write no page
         from actconform.report.html.page import page
+        from actconform.report.html.without_script import summary_without_script
 
         data = page_data(report, folder, trends=self.trends, register=self.causes)
-        (folder / self.filename).write_text(page(data), encoding="utf-8", newline="\n")
+        (folder / self.filename).write_text(page(data, summary_without_script(report)), encoding="utf-8", newline="\n")

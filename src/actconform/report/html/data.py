@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actconform.report.cells import named
+from actconform.report.cells import NUMBERS, named
 from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.html.bars import bars_of
 from actconform.report.html.curves import curve_data
@@ -14,8 +14,9 @@ from actconform.report.html.selftest import selftest_of
 from actconform.report.terminal.screen import DIGITS, WORDS
 from actconform.text import visible
 from actconform.types import RAN, Verdict
-from actconform.types.finding import CLASSES, CONVENTION, Severity
-from actconform.verdict.severity import MARKS, gravest, severity_order
+from actconform.types.dtypes import DTYPES
+from actconform.types.finding import CLASSES, CONVENTION, Severity, Where
+from actconform.verdict.severity import MARKS, ORDINARY_UP_TO, gravest, place_of, severity_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from actconform.types.cause import Cause
     from actconform.types.report import Report, Since, Trend
 
+RANGES = {
+    Where.ORDINARY: f"|x| ≤ {ORDINARY_UP_TO:g}",
+    Where.LARGE: f"|x| > {ORDINARY_UP_TO:g}",
+    Where.SPECIAL: "NaN, ∞",
+    Where.SUBNORMAL: "subnormal",
+}
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(7)  # the states of a case
 
 
@@ -47,6 +54,8 @@ def page_data(
         "digits": DIGITS,
         "classes": {name: [row.meaning, row.short] for name, row in CLASSES.items()},
         "severities": [[str(severity), MARKS[severity]] for severity in Severity],
+        "ranges": [[str(place), words] for place, words in RANGES.items()],
+        "numbers": [str(class_) for class_ in NUMBERS],
         "cases": cases,
         "register": [_registered(cause) for cause in register],
         "selftest": selftest_of(folder),
@@ -147,6 +156,7 @@ def _finding(finding: Finding, result: Result, texts: Texts) -> list[Any]:
         short_number(finding.magnitude),
         worst,
         _severity(finding),
+        list(RANGES).index(place_of(finding, DTYPES.get(result.dtype))),
     ]
 
 

@@ -23,9 +23,11 @@ SCRIPTS = (
     "bars.js",
     "curves.js",
     "filters.js",
+    "controls.js",
     "map.js",
     "findings.js",
     "case.js",
+    "causes.js",
     "tables.js",
     "theme.js",
     "start.js",
@@ -33,10 +35,10 @@ SCRIPTS = (
 TABLE_SCRIPTS = ("elements.js", "svg.js", "theme.js", "table_page.js")  # likewise
 
 
-def page(data: Mapping[str, Any]) -> str:
-    """Return the HTML document of a run's report."""
+def page(data: Mapping[str, Any], summary: str) -> str:
+    """Return the HTML document of a run's report; `summary` is HTML, which a browser without scripts shows."""
     scripts = [ASSETS / name for name in SCRIPTS]
-    return html_document(data, "actconform report", "report.json", [ASSETS / "page.css"], scripts)
+    return html_document(data, "actconform report", "report.json", [ASSETS / "page.css"], scripts, summary)
 
 
 def table_page(package: str, scripts: Sequence[str], data: Mapping[str, Any], title: str, file: str) -> str:
@@ -50,11 +52,17 @@ def table_page(package: str, scripts: Sequence[str], data: Mapping[str, Any], ti
 
 
 def html_document(
-    data: Mapping[str, Any], title: str, file: str, styles: Sequence[Traversable], scripts: Sequence[Traversable]
+    data: Mapping[str, Any],
+    title: str,
+    file: str,
+    styles: Sequence[Traversable],
+    scripts: Sequence[Traversable],
+    summary: str = "",
 ) -> str:
     """Return one HTML document that shows `data`. No text of it can become markup or script, whatever it holds.
 
-    `title` and `file`, the file beside it that holds the same data, are written as they are; scripts run in their order.
+    `title`, `file`, the file beside it that holds the same data, and `summary`, HTML for browsers that run no script, are
+    written as they are; scripts run in their order.
     """
     style = "".join(asset.read_text(encoding="utf-8") for asset in styles)
     script = "(() => {\n" + "\n".join(asset.read_text(encoding="utf-8") for asset in scripts) + "\n})();"
@@ -66,6 +74,7 @@ def html_document(
         "policy": policy,
         "title": title,
         "file": file,
+        "summary": summary,
         "style": style,
         "script": script,
         "data": _embedded(data),

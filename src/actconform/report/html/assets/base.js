@@ -63,5 +63,5 @@ function decimal(pattern, dtype) {
   return String(Number(value.toPrecision(data.digits[dtype] || 9)));
 }
 
-const cellLink = (key) => `#cell=${encodeURI(key).replaceAll("#", "%23")}`;
-const linkTo = (result) => `#case=${encodeURI(result.id).replaceAll("#", "%23")}`;
+const coded = (key) => encodeURI(key).replaceAll("#", "%23").replaceAll("&", "%26");
+const linkTo = (result) => `#case=${coded(result.id)}`;

@@ -21,7 +21,7 @@ function cellView(key) {
     route = key.slice(slash + 1);
   const ofCell = cases.filter((result) => result.subject === subject && result.route === route);
   if (!ofCell.length) return missing(`cell ${key}`);
-  const shown = ofCell.filter(fits),
+  const shown = chosenCases(ofCell),
     hidden = ofCell.length - shown.length;
   const rows = [...(shown.length ? shown : ofCell)].sort(gravestFirst).map((result) => rowOf(result, `${result.aspect} ${result.dtype}`, 160));
   return element(
@@ -54,7 +54,7 @@ const back = (result) =>
   element(
     "p",
     { class: "back" },
-    element("a", { href: "#" }, "← all subjects"),
+    element("a", { href: address() }, "← all subjects"),
     result
       ? [" / ", element("a", { href: cellLink(`${result.subject}/${result.route}`) }, `${result.subject} on ${result.route}`)]
       : null,

@@ -7,14 +7,13 @@ function findings(result) {
     deviations = new Map();
   const rows = result.raw.f.map((f) => {
     const [class_, regime, tensor, low, high, deviation, blame, evidence] = f.slice(0, 8).map(text);
-    const [n, magnitude, worst, gravity] = f.slice(8);
-    const state = !deviation ? NEW : gravity === SEVERITIES.length - 1 ? BY_CONVENTION : KNOWN;
+    const [n, magnitude, worst, gravity, range] = f.slice(8);
     if (evidence) evidences.set(`${blame}\n${evidence}`, [...(evidences.get(`${blame}\n${evidence}`) || []), class_]);
     if (deviation) deviations.set(deviation, [...(deviations.get(deviation) || []), class_]);
     const at = (pattern) => (pattern && !result.raw.l ? `${pattern} (${decimal(pattern, result.dtype)})` : "");
     const [hex, truth, got, ulp, scaled, cotangent] = worst;
     const by = cotangent === 1 || cotangent === 0 || !worst.length ? "" : ` (both times the cotangent ${cotangent})`;
-    const mark = element("span", { title: (data.classes[class_] || [])[0] }, chip(state, class_, gravity));
+    const mark = element("span", { title: (data.classes[class_] || [])[0] }, chip(stateOf(f), class_, gravity));
     return [
       mark,
       SEVERITIES[gravity] || "",
@@ -22,6 +21,7 @@ function findings(result) {
       got && `${got}${by}`,
       at(hex),
       [regime, many ? tensor : ""].filter(Boolean).join(", "),
+      RANGES[range],
       short(ulp),
       short(scaled),
       n.toLocaleString("en"),
@@ -41,6 +41,7 @@ function findings(result) {
         "got",
         "worst at x",
         "regime",
+        "range",
         "#ULP",
         "#units",
         "#elements",

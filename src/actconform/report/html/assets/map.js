@@ -56,9 +56,16 @@ function describeCell(subject, route, cell) {
   return `${subject}, ${route}: ${state}${cell.word ? `: ${cell.word}` : ""}${worst}, ${count(cell.n, "case")}`;
 }
 
+/** A link to a cell, with the filters that its list of cases keeps to. */
+const cellLink = (key) => `#${[`cell=${coded(key)}`, ...filterWords()].join("&")}`;
+
 function refresh() {
   document.getElementById("map").replaceChildren(...grid());
+  document.getElementById("known-lists").replaceChildren(...known().filter(Boolean));
 }
+
+const QUIET_SHOWN = 12; // rows that are not worth a fold
+const isLoud = (cell) => Boolean(cell) && (isNew(cell) || (cell.state === KNOWN && cell.gravity < 2));
 
 function cells(chosen) {
   const byCell = new Map();
@@ -87,7 +94,7 @@ function sorted(subjects, routes, byCell) {
 
 /** The table, and a line with the number of cases, subjects and routes in it. */
 function grid() {
-  const chosen = cases.filter(fits);
+  const chosen = chosenCases();
   const answered = new Set(chosen.filter((result) => result.state < REFUSED).map((result) => result.route));
   const allRoutes = new Set(chosen.map((result) => result.route));
   const routes = order.routes.filter(
@@ -95,22 +102,27 @@ function grid() {
   );
   const byCell = cells(chosen);
   const shownSubjects = new Set(chosen.filter((result) => routes.includes(result.route)).map((result) => result.subject));
-  const subjects = sorted(
+  const all = sorted(
     order.subjects.filter((subject) => shownSubjects.has(subject)),
     routes,
     byCell,
   );
+  const loud = all.filter((subject) => routes.some((route) => isLoud(byCell.get(`${subject}/${route}`))));
+  const quiet = all.length - loud.length;
+  const foldable = !narrowing().length && loud.length > 0 && quiet > QUIET_SHOWN;
+  const subjects = foldable && !filters.all ? loud : all;
   const hidden = allRoutes.size - routes.length;
-  const size = `${count(subjects.length, "subject")} by ${count(routes.length, "route")}`;
+  const size = `${count(all.length, "subject")} by ${count(routes.length, "route")}`;
   const rest = hidden ? `; ${count(hidden, "route")} without an answer hidden` : "";
   const words = `${count(chosen.length, "case")} of ${cases.length.toLocaleString("en")}: ${size}${rest}`;
   announce(words);
   if (!subjects.length) return [element("p", { class: "quiet" }, `${words}. Nothing fits these filters.`)];
+  const columns = routes.filter((route) => subjects.some((subject) => byCell.has(`${subject}/${route}`)));
   const head = element(
     "tr",
     null,
     element("td"),
-    routes.map((route) =>
+    columns.map((route) =>
       element(
         "th",
         { scope: "col", "aria-sort": filters.sort === COLUMN + route ? "descending" : null },
@@ -120,8 +132,8 @@ function grid() {
             type: "button",
             title: `sort by the ${COLUMN}${route}`,
             onclick: () => {
-              filters.sort = filters.sort === COLUMN + route ? "catalog" : COLUMN + route;
-              refresh();
+              setFilter("sort", filters.sort === COLUMN + route ? "catalog" : COLUMN + route);
+              document.querySelector(".map [aria-sort] button")?.focus();
             },
           },
           route.replace(/(?=[+@])/g, "\u200b"),
@@ -135,7 +147,7 @@ function grid() {
       "tr",
       null,
       element("th", { scope: "row" }, subject),
-      routes.map((route) => {
+      columns.map((route) => {
         const key = `${subject}/${route}`,
           cell = byCell.get(key);
         if (!cell) return element("td");
@@ -169,7 +181,17 @@ function grid() {
     element("tbody", null, rows),
   );
   if (!inner.querySelector('a[tabindex="0"]')) inner.querySelector("a")?.setAttribute("tabindex", "0");
-  return [element("p", { class: "quiet" }, words), element("div", { class: "scroll map-box", tabindex: "-1" }, inner)];
+  return [element("p", { class: "quiet" }, words), foldable ? foldButton(quiet) : null, element("div", { class: "scroll map-box", tabindex: "-1" }, inner)].filter(Boolean);
+}
+
+/** A button that unfolds the rows of subjects of which nothing is graver than minor, and folds them again. */
+function foldButton(quiet) {
+  const words = `${filters.all ? "Fold" : "Show"} ${count(quiet, "subject")} with nothing graver than minor`;
+  const turned = () => {
+    setFilter("all", filters.all ? "" : "1");
+    document.getElementById("fold")?.focus();
+  };
+  return element("p", null, element("button", { type: "button", id: "fold", "aria-expanded": String(filters.all === "1"), onclick: turned }, words));
 }
 
 /** Arrow keys, Home and End walk through the cells, of which one is a stop of the Tab key. */

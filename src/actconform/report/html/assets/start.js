@@ -7,34 +7,39 @@ function showMap() {
     "section",
     { id: "map-part" },
     element("h2", { id: "map-head" }, "Subjects by routes"),
-    controls(),
-    element("div", { id: "map" }, grid()),
+    element("div", { id: "map" }),
     key(),
   );
+  const causes = element("section", { id: "known" }, element("h2", null, "Known, by cause"), element("div", { id: "known-lists" }));
   main.replaceChildren(
-    ...[counts(), news(), map, training(), deviations(), throughput(), selftest(), factsTable()].filter(Boolean),
+    ...[counts(), news(), controls(), causes, map, training(), throughput(), selftest(), factsTable()].filter(Boolean),
   );
+  applyFilters();
   document.title = `actconform: ${data.conforms ? "conforms" : "does not conform"}`;
 }
 
+const VIEWS = { case: caseView, cell: cellView, cause: causeView };
+
+/** Show what the address names: a case, a cell or a cause, else the whole run, filtered, from the part that is named. */
 function show(moved) {
-  let [kind, value] = location.hash.slice(1).split(/=(.*)/s);
-  try {
-    value = decodeURIComponent(value || "");
-  } catch {
-    // not encoded: as it is
-  }
+  const [kind, value] = location.hash.slice(1).split(/=(.*)/s);
   tip.hidden = true;
-  if (kind === "case" || kind === "cell") {
-    main.replaceChildren(kind === "case" ? caseView(value) : cellView(value));
-    document.title = `${value} · actconform`;
+  if (Object.hasOwn(VIEWS, kind)) {
+    const [name, ...words] = kind === "cell" ? (value || "").split("&") : [value];
+    if (kind === "cell") takeFilters(words);
+    main.replaceChildren(VIEWS[kind](decoded(name)));
+    document.title = `${decoded(name)} · actconform`;
     main.querySelector("h2").focus({ preventScroll: true });
     scrollTo(0, 0);
     return;
   }
+  const words = location.hash.slice(1).split("&");
+  const before = address();
+  takeFilters(words);
   if (!document.getElementById("map")) showMap();
-  const part = document.getElementById(kind === "map" ? "map-part" : kind);
-  if (part && kind) part.scrollIntoView();
+  else if (address() !== before) applyFilters();
+  const part = document.getElementById({ map: "map-part", deviations: "known" }[words[0]] || words[0]);
+  if (part) part.scrollIntoView();
   else if (moved && memory.cell) document.querySelector(`a.cell[data-key="${CSS.escape(memory.cell)}"]`)?.focus();
 }
 
@@ -50,7 +55,7 @@ addEventListener("click", (event) => {
 });
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
-    if (tip.hidden && location.hash) location.hash = "#";
+    if (tip.hidden && location.hash && !document.getElementById("map")) location.hash = address();
     tip.hidden = true;
   }
   searchByKey(event);

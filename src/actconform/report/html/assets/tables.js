@@ -1,6 +1,5 @@
-// The parts around the map: the verdict, new findings, known deviations, self-test, facts.
+// The parts around the map: the verdict, self-test, throughput, facts.
 
-const NEWS_SHOWN = 20;
 const registered = new Map(data.register.map((cause) => [cause.id, cause]));
 
 function deviationNote(id) {
@@ -47,9 +46,9 @@ function header() {
       element(
         "nav",
         { "aria-label": "parts" },
-        ["map", trained.length && "training", "deviations", data.throughput && "throughput", data.selftest && "selftest", "facts"]
+        ["new", "known", "map", trained.length && "training", data.throughput && "throughput", data.selftest && "selftest", "facts"]
           .filter(Boolean)
-          .map((name) => element("a", { href: `#${name}` }, name)),
+          .map((name) => element("a", { href: `#${name}`, onclick: (event) => event.currentTarget.setAttribute("href", address(name)) }, name)),
       ),
       theme,
     ),
@@ -62,91 +61,6 @@ function header() {
         )
       : null,
   ];
-}
-
-/** Cases that are new or broken, gravest first. */
-function news() {
-  const bad = cases.filter((result) => result.state === NEW || result.state === BROKEN).sort(gravestFirst);
-  if (!bad.length) return null;
-  const rows = bad.slice(0, NEWS_SHOWN).map((result) => rowOf(result, result.id, 120));
-  return element(
-    "section",
-    null,
-    element("h2", null, `New: ${count(bad.length, "case")}`),
-    table("New findings, gravest first", ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
-    bad.length > NEWS_SHOWN ? element("p", { class: "quiet" }, `and ${bad.length - NEWS_SHOWN} more: filter by verdict.`) : null,
-  );
-}
-
-function deviations() {
-  const byDeviation = new Map();
-  for (const result of cases) {
-    for (const f of result.raw.f || []) {
-      const id = text(f[5]);
-      if (!id) continue;
-      if (!byDeviation.has(id))
-        byDeviation.set(id, {
-          cases: new Set(),
-          subjects: new Set(),
-          routes: new Set(),
-          classes: new Set(),
-          blames: new Set(),
-          most: 0,
-          gravity: SEVERITIES.length,
-        });
-      const entry = byDeviation.get(id);
-      entry.cases.add(result.id);
-      entry.subjects.add(result.subject);
-      entry.routes.add(result.route);
-      entry.classes.add(text(f[0]));
-      entry.blames.add(text(f[6]));
-      entry.most = Math.max(entry.most, number(f[9]));
-      entry.gravity = Math.min(entry.gravity, f[11]);
-    }
-  }
-  const all = (set, most = 4) => {
-    const words = [...set];
-    return words.slice(0, most).join(", ") + (words.length > most ? ` and ${words.length - most} more` : "");
-  };
-  const rows = [...byDeviation]
-    .sort(([a, x], [b, y]) => x.gravity - y.gravity || y.cases.size - x.cases.size || (a < b ? -1 : 1))
-    .map(([id, e]) => [
-      element(
-        "button",
-        {
-          type: "button",
-          class: "quietly",
-          onclick: () => {
-            filters.text = id.toLowerCase();
-            location.hash = "#";
-            showMap();
-          },
-        },
-        id,
-      ),
-      SEVERITIES[e.gravity] || "",
-      all(e.classes),
-      all(e.blames),
-      String(e.cases.size),
-      all(e.subjects),
-      all(e.routes, 3),
-      e.most ? short(e.most) : "",
-      registered.has(id) ? [registered.get(id).reason, " · ", registerLink(registered.get(id).link)] : "",
-    ]);
-  const head = ["deviation", "severity", "class", "blame", "#cases", "subjects", "routes", "#worst"];
-  if (data.register.length) head.push("why");
-  return element(
-    "section",
-    { id: "deviations" },
-    element("h2", null, "Known deviations seen"),
-    rows.length
-      ? table(
-          "Known deviations",
-          head,
-          rows.map((row) => row.slice(0, head.length)),
-        )
-      : element("p", { class: "quiet" }, "None."),
-  );
 }
 
 function selftest() {
