@@ -11,7 +11,8 @@ import numpy as np
 
 from actconform.catalog.kernels import KERNELS
 from actconform.elements.elementwise import BLOCK
-from actconform.exhaustive.measure import CALL, SweptFunction, measured_chunk
+from actconform.exhaustive.measure import SweptFunction, measured_chunk
+from actconform.exhaustive.output_bits import CALL
 from actconform.exhaustive.patterns import binades_of, patterns
 from actconform.plugin.loader import load_plugins
 from actconform.sweep.runner import started, sweep_chunks

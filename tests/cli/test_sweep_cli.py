@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -72,6 +73,35 @@ def test_an_interrupted_sweep_goes_on(cli, stand_in, tmp_path, monkeypatch):
     records = [json.loads(line) for line in journal(tmp_path).read_bytes().splitlines()[1:]]
     chunks = [record["chunk"] for record in records if "chunk" in record]
     assert sorted(chunks) == list(range(256))
+
+
+def test_inputs_at_which_two_routes_differ_are_counted_and_an_interrupted_count_goes_on(
+    cli, stand_in, tmp_path, monkeypatch
+):
+    advance, counted = SweepProgress.advance, []
+
+    def interrupt(self, inputs, doing):
+        advance(self, inputs, doing)
+        counted.append(doing)
+        if counted.count("tanh/value") == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SweepProgress, "advance", interrupt)
+    sweep = ("sweep", "tanh", *SAMPLE, "--route", "authored+ort-cpu")
+    done = cli(*sweep)
+    assert done.code == 1
+    assert "interrupted: the same command with --resume goes on" in done.out
+    assert "not counted: the inputs of" in done.out
+    before = len(counted)
+    done = cli(*sweep, "--resume")
+    assert done.code == 0
+    pair = "tanh, value: authored+ort-cpu and stand-in are bit-identical on"
+    (line,) = [line for line in done.out.splitlines() if line.startswith(pair)]
+    assert "of 16,777,216 inputs, from 0x00" in line
+    assert "not counted" not in line
+    (counts,) = csv.DictReader((tmp_path / "out" / "bits.csv").read_text().splitlines())
+    assert len(counted) == before + 256 - int(counts["bit_identical_chunks"]) - 3
+    assert 0 < int(counts["differing"]) < 1 << 24
 
 
 def test_a_budget_ends_it_and_says_what_is_proven(cli, stand_in):

@@ -11,7 +11,7 @@ from actconform.catalog.kernels import KERNELS
 from actconform.errors import Unsupported
 from actconform.exhaustive.measure import SweptFunction, measured_chunk
 from actconform.exhaustive.patterns import patterns, swept_inputs
-from actconform.exhaustive.statistics import Flushed
+from actconform.exhaustive.statistics import CountedInputs
 
 ONES, SPECIAL, SUBNORMAL = (
     63,
@@ -93,7 +93,7 @@ def test_flushed_results_are_counted_where_they_are_forgiven():
     flush = lambda x: np.where(np.abs(x) < 2.0**-126, np.float32(0), right(x))  # noqa: E731
     statistics, _ = measured_chunk(TANH, SUBNORMAL, "sample", flush)
     assert statistics.findings == ()
-    assert statistics.flushed == Flushed((1 << 15) - 1, "0x00000001", "0x007fffff")
+    assert statistics.flushed == CountedInputs((1 << 15) - 1, "0x00000001", "0x007fffff")
     assert statistics.ulp.input_hex == "0x007fffff"
 
 

@@ -17,13 +17,14 @@ from actconform.cli import _completion, announced
 from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
 from actconform.exhaustive.patterns import CHUNKS, EXTENTS, chunk_order, swept_inputs
 from actconform.plugin.loader import load_plugins
-from actconform.report.sweep.sweep_files import write_sweep_csv, write_sweep_table
+from actconform.report.sweep.sweep_files import write_bits_csv, write_sweep_csv, write_sweep_table
 from actconform.report.sweep.sweep_page import write_sweep_page
 from actconform.report.sweep.sweep_screen import SweepProgress, sweep_table
 from actconform.report.terminal.console import open_console, plain
 from actconform.run.scheduler import facts_of
 from actconform.say import say
 from actconform.settings import read_config
+from actconform.sweep.differing_bits import BitsComparison, SweptRoute, read_compared
 from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, definition_of, read_sweeps
 from actconform.sweep.known_causes import Explanations
 from actconform.sweep.plan import sweep_plan, swept_graph
@@ -57,6 +58,7 @@ class _Running(msgspec.Struct, kw_only=True):
     stack: ExitStack
     workers: dict[str, list[Worker]] = {}
     sweeps: list[Sweep] = []
+    graphs: dict[Case, Artifact | None] = {}
     refused: list[str] = []
     spread: SpreadSweep | None = None
     ending: str = ""
@@ -137,6 +139,8 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
                 _sweep(running, case, progress)
                 if running.ending:
                     break
+        if running.spread is None:
+            _compare_bits(running, console)
     sweep_table(console, running.sweeps)
     if running.sweeps:
         _write_report(request.out, console)
@@ -157,10 +161,15 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
 def _write_report(folder: Path, console: Console) -> None:
     """Write page, CSV and table of all sweeps of the folder, those of earlier commands too, and print which routes gave the same bits."""
     sweeps = read_sweeps(folder)
-    rows, pairs = sweep_rows(sweeps), same_bits(sweeps)
+    rows, pairs = sweep_rows(sweeps), same_bits(sweeps, read_compared(folder))
     for pair in pairs:
         console.print(plain(str(pair)), soft_wrap=True)
-    files = [write_sweep_csv(rows, folder), write_sweep_table(rows, folder), write_sweep_page(rows, pairs, folder)]
+    files = [
+        write_sweep_csv(rows, folder),
+        write_bits_csv(pairs, folder),
+        write_sweep_table(rows, folder),
+        write_sweep_page(rows, pairs, folder),
+    ]
     console.print(plain(f"written: {', '.join(map(str, files))}"), soft_wrap=True)
 
 
@@ -179,6 +188,7 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
     with SweepJournal(request.out, identity, resume=resume) as journal:
         sweep = Sweep(identity=identity, chunks=dict(journal.earlier), covered=[])
         running.sweeps.append(sweep)
+        running.graphs[case] = artifact
         progress.leave_out(sweep.statistics.inputs)
 
         def keep(chunk: SweptChunk) -> None:
@@ -205,6 +215,34 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
             _explain(running, sweep, artifact, _workers(running, backend)[0], journal)
         elif time.monotonic() >= running.deadline and not running.ending:
             running.ending = f"the budget of {request.budget} is used up"
+
+
+def _compare_bits(running: _Running, console: Console) -> None:
+    """Count the inputs at which routes that swept the same kernel and aspect differ in a bit."""
+    swept: dict[tuple[str, str], list[SweptRoute]] = {}
+    for sweep in running.sweeps:
+        case = sweep.identity.case
+        workers = _workers(running, running.catalog.worker(case))
+        swept.setdefault((case.subject, case.aspect), []).append(SweptRoute(sweep, running.graphs[case], workers))
+    for routes in swept.values():
+        if not running.ending:
+            with BitsComparison(routes, running.request.out, resume=running.request.resume) as comparison:
+                _compare_routes(running, comparison, console)
+
+
+def _compare_routes(running: _Running, comparison: BitsComparison, console: Console) -> None:
+    rest = {chunk: swept_inputs(chunk, running.request.extent) for chunk in comparison.chunks}
+    with SweepProgress(sum(rest.values()), console, "compare") as progress:
+        try:
+            comparison.compare(running.deadline, lambda chunk: progress.advance(rest.pop(chunk), comparison.name))
+        except KeyboardInterrupt:
+            running.ending = "interrupted"
+        except SweepError as error:
+            running.failed = True
+            running.refused.append(f"failed: {error}")
+        else:
+            if rest:
+                running.ending = f"the budget of {running.request.budget} is used up"
 
 
 def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:

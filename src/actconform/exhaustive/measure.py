@@ -11,11 +11,11 @@ from actconform.elements.classify import locate
 from actconform.elements.elementwise import BLOCK, ErrorStatistics, Sample, block_errors
 from actconform.errors import Unsupported
 from actconform.exhaustive.midpoints import from_midpoint, nearest_float32, undecided
-from actconform.exhaustive.patterns import binades_of, patterns
+from actconform.exhaustive.output_bits import calls_of_chunk, same_nans
 from actconform.exhaustive.statistics import (
     BINS,
     BinadeErrors,
-    Flushed,
+    CountedInputs,
     SweepStatistics,
     WorstError,
     added_up,
@@ -27,7 +27,7 @@ from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     Call: TypeAlias = Callable[[F32Array], F32Array]
 
 F32 = DTYPES["f32"]
-CALL = 1 << 20  # inputs of one call of the program: 4 MiB in, 4 MiB out
 HARD = 4  # patterns nearest to midway that are kept of a binade
-SMALLEST_NAN = 0x7FC00000
 
 
 class SweptFunction(NamedTuple):
@@ -80,14 +78,6 @@ def _depends_on(kernel: Kernel) -> str:
     return f"the inputs {' and '.join(kernel.inputs)}" if len(kernel.inputs) > 1 else "whole rows"
 
 
-def calls_of_chunk(chunk: int, extent: Extent) -> Iterator[tuple[int, NDArray[np.uint32]]]:
-    """Yield each call's binade and input patterns, in ascending order of patterns."""
-    for binade in binades_of(chunk):
-        bits = patterns(binade, extent)
-        for start in range(0, bits.size, CALL):
-            yield binade, bits[start : start + CALL]
-
-
 def measured_chunk(function: SweptFunction, chunk: int, extent: Extent, call: Call) -> tuple[SweepStatistics, str]:
     """Return what a chunk counts, and the SHA-256 of its outputs as little-endian float32 in the order of patterns, every NaN alike.
 
@@ -106,12 +96,6 @@ def measured_chunk(function: SweptFunction, chunk: int, extent: Extent, call: Ca
     return added_up(part.statistics() for part in parts.values()), digest.hexdigest()
 
 
-def same_nans(got: F32Array) -> F32Array:
-    """Return outputs with one pattern for every NaN: which of them an implementation gives is its own affair."""
-    nan = np.isnan(got)
-    return np.where(nan, np.uint32(SMALLEST_NAN).view(np.float32), got) if nan.any() else np.ascontiguousarray(got)
-
-
 class _BinadePass:
     """Counts blocks of one binade."""
 
@@ -122,7 +106,7 @@ class _BinadePass:
         self._inputs = self._within = self._right = self._near_midway = self._undecided = 0
         self._signed_sum = 0.0
         self._hard: list[tuple[float, str]] = []
-        self._flushed = Flushed()
+        self._flushed = CountedInputs()
         self._findings: tuple[Finding, ...] = ()
 
     def add(self, bits: NDArray[np.uint32], got: F32Array) -> None:
@@ -134,7 +118,7 @@ class _BinadePass:
         nearest = self._rounded(bits, x, truth)
         right = got == nearest
         if not got.all():
-            self._flushed = self._flushed.with_(_flushed(bits[(got == 0) & (nearest != 0)]))
+            self._flushed = self._flushed.with_(CountedInputs.of(bits[(got == 0) & (nearest != 0)]))
         self._inputs += bits.size
         self._within += int(np.count_nonzero(within))
         if not within.all():
@@ -193,7 +177,3 @@ class _BinadePass:
 def _worst(errors: F64, bits: NDArray[np.uint32]) -> WorstError:
     at = int(errors.argmax())
     return WorstError(float(errors[at]), f"0x{int(bits[at]):08x}")
-
-
-def _flushed(bits: NDArray[np.uint32]) -> Flushed:
-    return Flushed(bits.size, f"0x{bits[0]:08x}", f"0x{bits[-1]:08x}") if bits.size else Flushed()

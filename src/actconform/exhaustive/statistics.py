@@ -41,17 +41,22 @@ class BinadeErrors(msgspec.Struct, frozen=True):
     scaled: WorstError = WorstError()
 
 
-class Flushed(msgspec.Struct, frozen=True):
-    """How many outputs are 0 where the nearest float32 is not, and the least and the greatest pattern of their inputs."""
+class CountedInputs(msgspec.Struct, frozen=True):
+    """How many inputs show something, and the least and the greatest of their patterns."""
 
     count: int = 0
     first: str = NO_INPUT
     last: str = NO_INPUT
 
-    def with_(self, further: Flushed) -> Flushed:
+    @classmethod
+    def of(cls, bits: NDArray[np.uint32]) -> CountedInputs:
+        """Return the count of patterns, which ascend."""
+        return cls(bits.size, f"0x{bits[0]:08x}", f"0x{bits[-1]:08x}") if bits.size else cls()
+
+    def with_(self, further: CountedInputs) -> CountedInputs:
         """Return both as one."""
         patterns = sorted(filter(None, (self.first, self.last, further.first, further.last)))
-        return Flushed(self.count + further.count, patterns[0], patterns[-1]) if patterns else self
+        return CountedInputs(self.count + further.count, patterns[0], patterns[-1]) if patterns else self
 
 
 class SweepStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +67,7 @@ class SweepStatistics(msgspec.Struct, frozen=True, kw_only=True):
     `signed_sum` is that of the errors in the unit of the limit over the `within` elements that are plainly within their limit.
     `correctly_rounded` outputs are the float32 nearest to the truth; of the truths `near_midway` lay too near to midway between two for float64, and Arb
     decided; `undecided` of these it did not, for want of python-flint or a definition, and they count as float64 says. `hard` are the patterns nearest to midway.
-    `flushed` results are counted where limits forgive them too. `findings` are what breaks a limit, with first and last input: NaN made or lost, infinities, signs of zeros, flushed subnormals ...
+    `flushed` results, 0 where the nearest float32 is not, are counted where limits forgive them too. `findings` are what breaks a limit, with first and last input: NaN made or lost, infinities, signs of zeros, flushed subnormals ...
     """
 
     inputs: int = 0
@@ -74,7 +79,7 @@ class SweepStatistics(msgspec.Struct, frozen=True, kw_only=True):
     near_midway: int = 0
     undecided: int = 0
     hard: tuple[str, ...] = ()
-    flushed: Flushed = Flushed()
+    flushed: CountedInputs = CountedInputs()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -100,7 +105,7 @@ class SweepStatistics(msgspec.Struct, frozen=True, kw_only=True):
 def added_up(parts: Iterable[SweepStatistics]) -> SweepStatistics:
     """Return the statistics of disjoint sets of inputs as those of all; findings of a class and binade become one."""
     listed = list(parts)
-    flushed = Flushed()
+    flushed = CountedInputs()
     for each in listed:
         flushed = flushed.with_(each.flushed)
     return SweepStatistics(

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from actconform.errors import SweepError, UsageError, WorkerError
 from actconform.sweep.journal import SweptChunk
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from actconform.types import Artifact, Case
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Handshake
+    from actconform.workers.sweep_session import SweepResult
+
+Done = TypeVar("Done")
 
 CHUNK_SECONDS = 600.0  # of a chunk at least: a slow kernel's on a busy machine
 WAKE_SECONDS = 0.5  # a Ctrl-C that comes just before a wait without end would not end it
@@ -63,55 +66,70 @@ def sweep_chunks(
     After `deadline`, as time.monotonic has it, no further chunk is begun. Raises SweepError where one cannot be done, after
     those that the other workers had begun are handed on. Where `on_chunk` raises, or the caller is interrupted, workers are closed.
     """
-    turns = _Turns(deque(chunks), deadline, queue.Queue())
-    for worker in workers:
-        threading.Thread(target=turns.take, args=(worker, case, artifact, extent), daemon=True).start()
+
+    def turn(worker: Worker) -> Callable[[int], SweptChunk]:
+        return lambda chunk: swept(worker, SweepJob(case, artifact, chunk, extent))
+
+    in_turns(chunks, [([worker], turn(worker)) for worker in workers], deadline, on_chunk)
+
+
+def in_turns(
+    chunks: Iterable[int],
+    turns: Sequence[tuple[Sequence[Worker], Callable[[int], Done]]],
+    deadline: float,
+    on_done: Callable[[Done], None],
+) -> None:
+    """Give each chunk to the next free of `turns`, which computes with workers of its own; all else is as in `sweep_chunks`."""
+    waiting: _Turns[Done] = _Turns(deque(chunks), deadline)
+    for _, turn in turns:
+        threading.Thread(target=waiting.take, args=(turn,), daemon=True).start()
     failures = []
     try:
-        for item in turns.items(len(workers)):
+        for item in waiting.items(len(turns)):
             if isinstance(item, SweepError):
                 failures.append(item)
             else:
-                on_chunk(item)
+                on_done(item)
     except BaseException:
-        turns.waiting.clear()
-        for worker in workers:
-            worker.close()
+        waiting.chunks.clear()
+        for workers, _ in turns:
+            for worker in workers:
+                worker.close()
         raise
     if failures:
         raise failures[0]
 
 
-class _Turns(NamedTuple):
+class _Turns(Generic[Done]):
     """The chunks that wait, until when one may begin, and what is done."""
 
-    waiting: deque[int]
-    deadline: float
-    done: queue.Queue[SweptChunk | SweepError | None]
+    def __init__(self, chunks: deque[int], deadline: float) -> None:
+        self.chunks, self._deadline = chunks, deadline
+        self._done: queue.Queue[Done | SweepError | None] = queue.Queue()
 
-    def take(self, worker: Worker, case: Case, artifact: Artifact | None, extent: Extent) -> None:
-        """Sweep one waiting chunk after the other; at the end None is done."""
+    def take(self, turn: Callable[[int], Done]) -> None:
+        """Do one waiting chunk after the other; at the end None is done."""
         try:
-            while time.monotonic() < self.deadline and (chunk := self._next()) is not None:
-                self.done.put(swept(worker, SweepJob(case, artifact, chunk, extent)))
+            while time.monotonic() < self._deadline and (chunk := self._next()) is not None:
+                self._done.put(turn(chunk))
         except SweepError as error:
-            self.waiting.clear()
-            self.done.put(error)
+            self.chunks.clear()
+            self._done.put(error)
         finally:
-            self.done.put(None)
+            self._done.put(None)
 
     def _next(self) -> int | None:
         """Take a waiting chunk; None where none is left, as another worker may have taken the last one just now."""
         try:
-            return self.waiting.popleft()
+            return self.chunks.popleft()
         except IndexError:
             return None
 
-    def items(self, working: int) -> Iterator[SweptChunk | SweepError]:
+    def items(self, working: int) -> Iterator[Done | SweepError]:
         """Yield what is done until each of the `working` workers has ended."""
         while working:
             try:
-                item = self.done.get(timeout=WAKE_SECONDS)
+                item = self._done.get(timeout=WAKE_SECONDS)
             except queue.Empty:
                 continue
             if item is None:
@@ -122,6 +140,13 @@ class _Turns(NamedTuple):
 
 def swept(worker: Worker, job: SweepJob) -> SweptChunk:
     """Return one chunk, swept in the worker. Raises SweepError where it cannot be done."""
+    result = answered(worker, job)
+    assert result.statistics is not None  # a chunk that did not fail has them
+    return SweptChunk(chunk=job.chunk, sha256=result.sha256, statistics=result.statistics, seconds=result.seconds)
+
+
+def answered(worker: Worker, job: SweepJob) -> SweepResult:
+    """Return the worker's answer. Raises SweepError where the chunk cannot be done."""
     try:
         result = worker.sweep(job, CHUNK_SECONDS)
     except WorkerError as error:
@@ -130,5 +155,4 @@ def swept(worker: Worker, job: SweepJob) -> SweptChunk:
         raise SweepError(
             f"{job.case.id}, chunk {job.chunk}: {result.failure.message}", refused=result.failure.kind == "unsupported"
         )
-    assert result.statistics is not None  # a chunk that did not fail has them
-    return SweptChunk(chunk=job.chunk, sha256=result.sha256, statistics=result.statistics, seconds=result.seconds)
+    return result

@@ -6,13 +6,16 @@ import hashlib
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.exhaustive.patterns import CHUNKS
+from actconform.exhaustive.patterns import CHUNKS, swept_inputs
+from actconform.exhaustive.statistics import CountedInputs
+from actconform.sweep.differing_bits import RoutePair
 from actconform.types import FindingClass
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actconform.exhaustive.statistics import SweepStatistics
+    from actconform.sweep.differing_bits import ComparedChunk
     from actconform.sweep.journal import Sweep, SweepIdentity
 
 WITHIN = (1, 2, 4, 8)  # ULP
@@ -50,19 +53,31 @@ VERSIONS = {
 
 
 class SameBits(NamedTuple):
-    """Two routes of one kernel and aspect: on how many of the chunks that both have their outputs are the same bits, every NaN alike."""
+    """Two routes of one kernel and aspect: on how many of the `both` chunks that both have their outputs are the same bits, every NaN alike.
+
+    `differing` are the inputs at which a bit differs among the `inputs` that are counted; those of `uncounted` chunks are not.
+    """
 
     first: SweepIdentity
     second: SweepIdentity
     equal: int
     both: int
+    inputs: int
+    differing: CountedInputs
+    uncounted: int
 
     def __str__(self) -> str:
         case = self.first.case
         pair = f"{case.subject}, {case.aspect}: {case.route} and {self.second.case.route}"
         if self.equal == self.both == CHUNKS:
             return f"{pair} are bit-identical on all inputs of range {self.first.extent}"
-        return f"{pair} are bit-identical on {self.equal} of {self.both} chunks"
+        words = f"{pair} are bit-identical on {self.equal} of {self.both} chunks"
+        if self.differing.count:
+            ends = f"from {self.differing.first} to {self.differing.last}"
+            words += f", and differ on {self.differing.count:,} of {self.inputs:,} inputs, {ends}"
+        if self.uncounted:
+            words += f"; not counted: the inputs of {self.uncounted} of {self.both - self.equal} unequal chunks"
+        return words
 
 
 def sweep_rows(sweeps: Sequence[Sweep]) -> list[SweepRow]:
@@ -80,13 +95,31 @@ def _digest(sweep: Sweep) -> str:
     return hashlib.sha256("".join(sweep.chunks[number].sha256 for number in range(CHUNKS)).encode()).hexdigest()
 
 
-def same_bits(sweeps: Sequence[Sweep]) -> list[SameBits]:
-    """Return a comparison of the digests of every two routes that swept the same kernel, aspect and extent."""
+def same_bits(sweeps: Sequence[Sweep], compared: Mapping[RoutePair, Sequence[ComparedChunk]]) -> list[SameBits]:
+    """Return a comparison of the outputs of every two routes that swept the same kernel, aspect and extent: by digests, and by what is `compared`."""
     pairs = []
-    for first, second in combinations(sweeps, 2):
+    for first, second in combinations(sorted(sweeps, key=lambda sweep: sweep.identity.file_name), 2):
         same = [(each.case.subject, each.case.aspect, each.extent) for each in (first.identity, second.identity)]
-        both = first.chunks.keys() & second.chunks.keys()
-        if same[0] == same[1] and both:
-            equal = sum(first.chunks[number].sha256 == second.chunks[number].sha256 for number in both)
-            pairs.append(SameBits(first.identity, second.identity, equal, len(both)))
+        if same[0] == same[1] and first.chunks.keys() & second.chunks.keys():
+            pairs.append(_same_bits(first, second, compared))
     return pairs
+
+
+def _same_bits(first: Sweep, second: Sweep, compared: Mapping[RoutePair, Sequence[ComparedChunk]]) -> SameBits:
+    extent = first.identity.extent
+    pair = RoutePair(first.identity.case, second.identity.case, extent)
+    counted = {(each.chunk, each.sha256): each.differing for each in compared.get(pair, ())}
+    both = first.chunks.keys() & second.chunks.keys()
+    equal = inputs = uncounted = 0
+    differing = CountedInputs()
+    for chunk in both:
+        digests = first.chunks[chunk].sha256, second.chunks[chunk].sha256
+        if digests[0] == digests[1]:
+            equal += 1
+        elif (chunk, digests) in counted:
+            differing = differing.with_(counted[chunk, digests])
+        else:
+            uncounted += 1
+            continue
+        inputs += swept_inputs(chunk, extent)
+    return SameBits(first.identity, second.identity, equal, len(both), inputs, differing, uncounted)

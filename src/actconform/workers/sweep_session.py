@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from actconform.exhaustive.measure import SweptFunction, measured_chunk
+from actconform.exhaustive.output_bits import outputs_of_chunk
 from actconform.exhaustive.patterns import Extent  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.exhaustive.statistics import SweepStatistics  # noqa: TC001  likewise
 from actconform.types import Artifact, Case, Kernel
-from actconform.workers.protocol import Failure, Job, JobResult, aligned_copy
+from actconform.workers.protocol import Bundle, Failure, Job, JobResult, aligned_copy
 from actconform.workers.session import StoppedError, stage, type_name
 
 if TYPE_CHECKING:
@@ -27,18 +28,20 @@ if TYPE_CHECKING:
 
 
 class SweepJob(msgspec.Struct, frozen=True, tag=True):
-    """A chunk to be swept by the case's program, loaded unless it is the one that is."""
+    """A chunk to be swept by the case's program, loaded unless it is the one that is. With `outputs` these are wanted, and no statistics."""
 
     case: Case
     artifact: Artifact | None
     chunk: int
     extent: Extent
+    outputs: bool = False
 
 
 class SweepResult(msgspec.Struct, kw_only=True, tag=True):
-    """What the chunk counts, and the SHA-256 of its outputs, or the failure. `seconds` are those of the whole, loading left out."""
+    """What the chunk counts, or its one output, and the SHA-256 of the outputs; or the failure. `seconds` are those of the whole, loading left out."""
 
     statistics: SweepStatistics | None = None
+    outputs: Bundle = {}
     sha256: str = ""
     implementation: str = ""
     failure: Failure | None = None
@@ -85,6 +88,9 @@ class SweepSession:
 def _swept(program: Program, kernel: Kernel, job: SweepJob) -> SweepResult:
     function = SweptFunction.of(kernel, job.case.aspect)
     call = _call_of(program, function, graph=job.artifact is not None)
+    if job.outputs:
+        outputs, sha256 = outputs_of_chunk(job.chunk, job.extent, call)
+        return SweepResult(outputs={function.tensor: outputs}, sha256=sha256)
     statistics, sha256 = measured_chunk(function, job.chunk, job.extent, call)
     return SweepResult(statistics=statistics, sha256=sha256)
 

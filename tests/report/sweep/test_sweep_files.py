@@ -11,9 +11,10 @@ import yaml
 
 from actconform._version import __version__
 from actconform.exhaustive.patterns import CHUNKS, binades_of
-from actconform.exhaustive.statistics import BINS, BinadeErrors, Flushed, SweepStatistics, WorstError
-from actconform.report.sweep.sweep_files import write_sweep_csv, write_sweep_table
+from actconform.exhaustive.statistics import BINS, BinadeErrors, CountedInputs, SweepStatistics, WorstError
+from actconform.report.sweep.sweep_files import write_bits_csv, write_sweep_csv, write_sweep_table
 from actconform.report.sweep.sweep_page import write_sweep_page
+from actconform.sweep.differing_bits import ComparedChunk, RoutePair
 from actconform.sweep.journal import Sweep, SweepIdentity, SweptChunk
 from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.types import Case, Finding, FindingClass, Interval
@@ -40,7 +41,7 @@ def sweep(route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel=
             histogram=(8, *(0,) * (BINS - 2), 2),
             correctly_rounded=8,
             near_midway=1,
-            flushed=Flushed(1, "0x00000001", "0x00000001"),
+            flushed=CountedInputs(1, "0x00000001", "0x00000001"),
             findings=(MADE,) if number == 3 else (),
         )
         return SweptChunk(chunk=number, sha256=sha256, statistics=statistics, seconds=1.0)
@@ -83,18 +84,38 @@ def test_the_table_has_a_column_a_route_and_marks_what_is_no_maximum(tmp_path):
 
 
 def test_routes_with_the_same_digests_are_bit_identical():
-    pairs = same_bits([sweep("torch"), sweep("keras"), sweep("jax", sha256="b"), sweep("torch", kernel="silu")])
+    pairs = same_bits([sweep("torch"), sweep("keras"), sweep("jax", sha256="b"), sweep("torch", kernel="silu")], {})
     assert list(map(str, pairs)) == [
-        "tanh, value: torch and keras are bit-identical on all inputs of range all",
-        "tanh, value: torch and jax are bit-identical on 0 of 256 chunks",
-        "tanh, value: keras and jax are bit-identical on 0 of 256 chunks",
+        "tanh, value: jax and keras are bit-identical on 0 of 256 chunks; not counted: the inputs of 256 of 256 unequal chunks",
+        "tanh, value: jax and torch are bit-identical on 0 of 256 chunks; not counted: the inputs of 256 of 256 unequal chunks",
+        "tanh, value: keras and torch are bit-identical on all inputs of range all",
     ]
-    assert str(same_bits([sweep("torch", chunks=5), sweep("keras")])[0]).endswith("bit-identical on 5 of 5 chunks")
+    assert str(same_bits([sweep("torch", chunks=5), sweep("keras")], {})[0]).endswith("bit-identical on 5 of 5 chunks")
+
+
+def compared(*, but_for=()):
+    """JAX beside torch, compared but for some chunks: 2 inputs of each differ."""
+    routes = RoutePair(*(sweep(route).identity.case for route in ("jax", "torch")), "all")
+    counted = CountedInputs(2, "0x00000001", "0x80000002")
+    chunks = [ComparedChunk(number, ("b", "a"), counted) for number in range(CHUNKS) if number not in but_for]
+    return {routes: chunks}
+
+
+def test_inputs_that_differ_stand_in_a_line_for_every_two_routes(tmp_path):
+    sweeps = [sweep("torch"), sweep("jax", sha256="b")]
+    (pair,) = same_bits(sweeps, compared(but_for=(9,)))
+    counted = "differ on 510 of 4,278,190,080 inputs, from 0x00000001 to 0x80000002"
+    assert str(pair).endswith(f"0 of 256 chunks, and {counted}; not counted: the inputs of 1 of 256 unequal chunks")
+    (line,) = csv.DictReader(write_bits_csv([pair], tmp_path).read_text("utf-8").splitlines())
+    assert line == {
+        "kernel": "tanh", "aspect": "value", "range": "all", "first": "jax", "second": "torch", "chunks": "256", "bit_identical_chunks": "0",
+        "uncounted_chunks": "1", "inputs": "4278190080", "differing": "510", "differing_first": "0x00000001", "differing_last": "0x80000002",
+    }  # fmt: skip
 
 
 def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
     sweeps = [sweep("torch"), sweep(HOSTILE, chunks=5)]
-    html = write_sweep_page(sweep_rows(sweeps), same_bits(sweeps), tmp_path).read_text("utf-8")
+    html = write_sweep_page(sweep_rows(sweeps), same_bits(sweeps, {}), tmp_path).read_text("utf-8")
     assert "<script>window" not in html
     data = msgspec.json.decode(re.search(r'type="application/json">(.*?)</script>', html)[1])
     torch = data["rows"][0]

@@ -1,4 +1,4 @@
-"""sweep.csv, and sweep.tex: the table of maximal errors by kernel, runtime and version."""
+"""sweep.csv, a line a sweep; bits.csv, a line for every two routes; and sweep.tex: the table of maximal errors by kernel, runtime and version."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from actconform.sweep.summary import SweepRow
+    from actconform.sweep.summary import SameBits, SweepRow
 
-SWEEP_CSV, SWEEP_TEX = "sweep.csv", "sweep.tex"
+SWEEP_CSV, BITS_CSV, SWEEP_TEX = "sweep.csv", "bits.csv", "sweep.tex"
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would take a text for that begins so
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     letter: f"\\{letter}" for letter in "&%$#_{}"
@@ -26,14 +26,39 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 
 def write_sweep_csv(rows: Sequence[SweepRow], folder: Path) -> Path:
     """Write sweep.csv into `folder`, a line a sweep, and return its path. Errors have 9 digits, inputs are patterns. Raises OSError."""
-    lines = [_line(row) for row in rows]
+    return _write_csv([_line(row) for row in rows], folder / SWEEP_CSV)
+
+
+def write_bits_csv(pairs: Sequence[SameBits], folder: Path) -> Path:
+    """Write bits.csv into `folder`, a line for every two routes of a kernel, aspect and range, and return its path. Raises OSError."""
+    return _write_csv([_bits_line(pair) for pair in pairs], folder / BITS_CSV)
+
+
+def _write_csv(lines: Sequence[dict[str, Any]], path: Path) -> Path:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    path = folder / SWEEP_CSV
     write_bytes(path, text.getvalue().encode())
     return path
+
+
+def _bits_line(pair: SameBits) -> dict[str, Any]:
+    case = pair.first.case
+    return {
+        "kernel": _cell(case.subject),
+        "aspect": case.aspect,
+        "range": pair.first.extent,
+        "first": _cell(case.route),
+        "second": _cell(pair.second.case.route),
+        "chunks": pair.both,
+        "bit_identical_chunks": pair.equal,
+        "uncounted_chunks": pair.uncounted,
+        "inputs": pair.inputs,
+        "differing": pair.differing.count,
+        "differing_first": pair.differing.first,
+        "differing_last": pair.differing.last,
+    }
 
 
 def _line(row: SweepRow) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def write_sweep_page(rows: Sequence[SweepRow], pairs: Sequence[SameBits], folder
     scripts = [*(ASSETS / name for name in SHARED), *(assets / name for name in SCRIPTS)]
     data = {
         "rows": [_row(row) for row in rows],
-        "pairs": [str(pair) for pair in pairs],
+        "pairs": [_pair(pair) for pair in pairs],
         "within": list(WITHIN),
         "texts": [],
     }
@@ -71,6 +71,22 @@ def _row(row: SweepRow) -> dict[str, Any]:
             for finding in counted.findings
         ],
         "map": _map(counted),
+    }
+
+
+def _pair(pair: SameBits) -> dict[str, Any]:
+    case = pair.first.case
+    return {
+        "kernel": case.subject,
+        "aspect": case.aspect,
+        "first": case.route,
+        "second": pair.second.case.route,
+        "extent": pair.first.extent,
+        "chunks": f"{pair.equal} of {pair.both}",
+        "uncounted": pair.uncounted,
+        "differing": pair.differing.count,
+        "inputs": pair.inputs,
+        "ends": [pair.differing.first, pair.differing.last] if pair.differing.count else [],
     }
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class SweepProgress(LiveBar):
     """Counts inputs, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere."""
 
-    def __init__(self, inputs: int, console: Console) -> None:
+    def __init__(self, inputs: int, console: Console, name: str = "sweep") -> None:
         self._inputs, self._done = inputs, 0
-        columns = (TextColumn("sweep"), BarColumn(20), TextColumn("{task.fields[words]}", markup=False))
+        columns = (TextColumn(name), BarColumn(20), TextColumn("{task.fields[words]}", markup=False))
         super().__init__(Progress(*columns, console=console, transient=True), console)
         self._task = self._bar.add_task("", total=inputs, words="")
 

@@ -21,6 +21,16 @@ function sweepTable() {
   return grid("Sweeps", [...head, ...data.within.map((ulp) => `#below ${ulp} ULP`), "#bias", "#flushed", "#findings"], lines);
 }
 
+function bitsTable() {
+  if (!data.pairs.length) return "";
+  const head = ["kernel", "aspect", "route", "and route", "range", "#bit-identical chunks", "#inputs that differ", "#of", "from … to"];
+  const lines = data.pairs.map((pair) => [
+    pair.kernel, pair.aspect, pair.first, pair.second, pair.extent, pair.chunks, pair.inputs ? pair.differing.toLocaleString("en") : "not counted",
+    pair.inputs.toLocaleString("en") + (pair.uncounted ? ` (without ${pair.uncounted} chunks)` : ""), pair.ends.join(" … "),
+  ]);
+  return [element("h3", null, "Where two routes give other bits, every NaN alike"), grid("Bits", head, lines)];
+}
+
 function findingTable() {
   const lines = data.rows.flatMap((row) =>
     row.findings.map(([kind, times, first, last, worst, cause]) => [row.kernel, row.aspect, row.route, kind, times.toLocaleString("en"), `${first} … ${last}`, worst, cause]),
@@ -41,7 +51,7 @@ document.getElementById("top").append(
   ),
 );
 main.append(
-  section("table", "Errors", sweepTable(), data.pairs.length ? element("ul", null, data.pairs.map((words) => element("li", null, words))) : ""),
+  section("table", "Errors", sweepTable(), bitsTable()),
   section("maps", "Worst errors by binade", element("p", { class: "legend" }, mark("ulp"), " in ULP ", mark("scaled"), " in the unit of the limit; 1e-2 stands for less"), maps()),
   section("limits", "What breaks a limit", findingTable()),
 );
