@@ -57,6 +57,7 @@ def test_ci_checks_and_tests_with_a_browser_and_emulators():
         "make browser",
         "make emulators",
         "make test",
+        "make docs",
         "make conform",
     ]
 

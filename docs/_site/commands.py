@@ -51,7 +51,7 @@ def _command(command: click.Command, context: click.Context, level: int) -> Iter
             yield from _command(part, click.Context(part, context, name), level + 1)
         return
     if records := [record for option in command.params if (record := option.get_help_record(context))]:
-        yield "\n| option | |\n|---|---|"
+        yield "\n| option | means |\n|---|---|"
         for names, meaning in records:
             cell = names.replace("|", "\\|")
             yield f"| `{cell}` | {markdown(meaning)} |"
