@@ -138,16 +138,38 @@ def joined_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     joined: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         key = (finding.class_, _kind(finding.interval.first))
-        before = joined.get(key)
-        if before is not None:
-            worst = finding if finding.magnitude > before.magnitude else before
-            ends = sorted({*before.interval, *finding.interval})
-            interval = Interval(ends[0], ends[-1]) if ends[0] < "0x8" else Interval(ends[-1], ends[0])
-            count = before.count + finding.count
-            joined[key] = msgspec.structs.replace(worst, count=count, interval=interval)
-        else:
-            joined[key] = finding
+        joined[key] = _both(joined[key], finding) if key in joined else finding
     return tuple(joined.values())
+
+
+def joined_binades(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings with those of one class and cause in neighbouring binades as one, ascending by pattern; NaN, infinities and zeros stay apart."""
+    joined: list[Finding] = []
+    for finding in sorted(findings, key=lambda each: (*_together(each), _binade(min(each.interval)))):
+        near = joined and _binade(min(finding.interval)) - _binade(max(joined[-1].interval)) <= 1
+        if near and _together(joined[-1]) == _together(finding):
+            joined[-1] = _both(joined[-1], finding)
+        else:
+            joined.append(finding)
+    return tuple(sorted(joined, key=lambda each: min(each.interval)))
+
+
+def _together(finding: Finding) -> tuple[str, str, str, bool]:
+    """Return what joined findings have in common: class, cause, kind of number, sign."""
+    least = min(finding.interval)
+    return finding.class_, finding.deviation or "", _kind(least), least >= "0x8"
+
+
+def _binade(pattern: str) -> int:
+    return int(pattern, 16) >> 23
+
+
+def _both(first: Finding, second: Finding) -> Finding:
+    """Return two findings as the worse one of them, over all inputs of both."""
+    worst = second if second.magnitude > first.magnitude else first
+    ends = sorted({*first.interval, *second.interval})
+    interval = Interval(ends[0], ends[-1]) if ends[0] < "0x8" else Interval(ends[-1], ends[0])
+    return msgspec.structs.replace(worst, count=first.count + second.count, interval=interval)
 
 
 def _kind(pattern: str) -> str:

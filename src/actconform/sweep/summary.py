@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.exhaustive.patterns import CHUNKS, swept_inputs
-from actconform.exhaustive.statistics import CountedInputs
+from actconform.exhaustive.statistics import CountedInputs, joined_binades
 from actconform.sweep.differing_bits import RoutePair
 from actconform.types import FindingClass
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actconform.exhaustive.statistics import SweepStatistics
     from actconform.sweep.differing_bits import ComparedChunk
     from actconform.sweep.journal import Sweep, SweepIdentity
+    from actconform.types import Finding
 
 WITHIN = (1, 2, 4, 8)  # ULP
 COUNTED = (FindingClass.NAN_MADE, FindingClass.NAN_LOST, FindingClass.INF, FindingClass.ZERO_SIGN)
@@ -39,6 +40,11 @@ class SweepRow(NamedTuple):
             "",
         )
         return f"{name} {self.identity.facts[name]}" if name else self.identity.provider
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What breaks a limit, those of one class and cause in neighbouring binades as one."""
+        return joined_binades(self.statistics.findings)
 
     def count(self, class_: FindingClass) -> int:
         """Return how many outputs show a class of finding."""

@@ -8,53 +8,12 @@ from pathlib import Path
 
 import msgspec
 import yaml
+from made_sweep import HOSTILE, compared, sweep
 
 from actconform._version import __version__
-from actconform.exhaustive.patterns import CHUNKS, binades_of
-from actconform.exhaustive.statistics import BINS, BinadeErrors, CountedInputs, SweepStatistics, WorstError
 from actconform.report.sweep.sweep_files import write_bits_csv, write_sweep_csv, write_sweep_table
 from actconform.report.sweep.sweep_page import write_sweep_page
-from actconform.sweep.differing_bits import ComparedChunk, RoutePair
-from actconform.sweep.journal import Sweep, SweepIdentity, SweptChunk
 from actconform.sweep.summary import same_bits, sweep_rows
-from actconform.types import Case, Finding, FindingClass, Interval
-
-HOSTILE = "=1+1\n<script>window.harm=1</script>"
-MADE = Finding(
-    class_=FindingClass.NAN_MADE,
-    count=3,
-    regime="sweep",
-    tensor="y",
-    interval=Interval("0x1", "0x2"),
-    worst=None,
-    magnitude=0.0,
-)
-
-
-def sweep(route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel="tanh", facts=None):
-    def chunk(number):
-        low, high = binades_of(number)
-        binades = (BinadeErrors(low, WorstError(error, f"0x{number:08x}"), WorstError(0.5, "0x2")), BinadeErrors(high))
-        statistics = SweepStatistics(
-            inputs=10,
-            binades=binades,
-            histogram=(8, *(0,) * (BINS - 2), 2),
-            correctly_rounded=8,
-            near_midway=1,
-            flushed=CountedInputs(1, "0x00000001", "0x00000001"),
-            findings=(MADE,) if number == 3 else (),
-        )
-        return SweptChunk(chunk=number, sha256=sha256, statistics=statistics, seconds=1.0)
-
-    identity = SweepIdentity(
-        actconform="1.0",
-        case=Case(kernel, "value", "f32", route),
-        extent=extent,
-        definition="",
-        provider="plugin 1",
-        facts=facts or {},
-    )
-    return Sweep(identity=identity, chunks={number: chunk(number) for number in range(chunks)})
 
 
 def test_a_line_of_the_csv_has_what_all_chunks_count(tmp_path):
@@ -91,14 +50,6 @@ def test_routes_with_the_same_digests_are_bit_identical():
         "tanh, value: keras and torch are bit-identical on all inputs of range all",
     ]
     assert str(same_bits([sweep("torch", chunks=5), sweep("keras")], {})[0]).endswith("bit-identical on 5 of 5 chunks")
-
-
-def compared(*, but_for=()):
-    """JAX beside torch, compared but for some chunks: 2 inputs of each differ."""
-    routes = RoutePair(*(sweep(route).identity.case for route in ("jax", "torch")), "all")
-    counted = CountedInputs(2, "0x00000001", "0x80000002")
-    chunks = [ComparedChunk(number, ("b", "a"), counted) for number in range(CHUNKS) if number not in but_for]
-    return {routes: chunks}
 
 
 def test_inputs_that_differ_stand_in_a_line_for_every_two_routes(tmp_path):

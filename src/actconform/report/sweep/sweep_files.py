@@ -62,7 +62,7 @@ def _bits_line(pair: SameBits) -> dict[str, Any]:
 
 
 def _line(row: SweepRow) -> dict[str, Any]:
-    case, counted = row.identity.case, row.statistics
+    case, counted, findings = row.identity.case, row.statistics, row.findings
     return {
         "kernel": _cell(case.subject),
         "aspect": case.aspect,
@@ -83,8 +83,8 @@ def _line(row: SweepRow) -> dict[str, Any]:
         "flushed": counted.flushed.count,
         "flushed_first": counted.flushed.first,
         "flushed_last": counted.flushed.last,
-        "findings": len(counted.findings),
-        "unexplained": sum(not finding.deviation for finding in counted.findings),
+        "findings": len(findings),
+        "unexplained": sum(not finding.deviation for finding in findings),
         "decided_by_arb": counted.near_midway - counted.undecided,
         "undecided": counted.undecided,
         "sha256": row.sha256,

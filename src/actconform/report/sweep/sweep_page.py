@@ -68,7 +68,7 @@ def _row(row: SweepRow) -> dict[str, Any]:
                 finding.worst.input_hex if finding.worst else "",
                 finding.deviation or "new",
             ]
-            for finding in counted.findings
+            for finding in row.findings
         ],
         "map": _map(counted),
     }

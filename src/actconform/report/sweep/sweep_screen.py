@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from actconform.exhaustive.patterns import CHUNKS
+from actconform.exhaustive.statistics import joined_binades
 from actconform.report.terminal.console import plain
 from actconform.report.terminal.live_bar import LiveBar
 from actconform.sweep.summary import WITHIN
@@ -73,8 +74,9 @@ def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:
         right = share(counted.correctly_rounded, counted.inputs)
         cells += [("≈" if counted.undecided else "") + right]
         cells += [share(counted.below(ulp), counted.inputs) for ulp in WITHIN]
-        new = sum(not finding.deviation for finding in counted.findings)
-        cells += [f"{new}/{len(counted.findings)}" if counted.findings else "none"]
+        findings = joined_binades(counted.findings)
+        new = sum(not finding.deviation for finding in findings)
+        cells += [f"{new}/{len(findings)}" if findings else "none"]
         grid.add_row(*map(plain, cells))
     console.print(grid)
 
