@@ -120,7 +120,7 @@ def differences(runs: Sequence[Ran], sources: Mapping[str, str]) -> list[Differe
         line = _line_of(case, sources)
         seen: list[_Seen] = []
         for run in runs:
-            now = _Seen(run.name, _facts(run, line), _outcome(run.results.get(case)))
+            now = _Seen(run.name, _facts(run, line), outcome(run.results.get(case)))
             before = _to_compare(seen, now)
             if before is not None and before.outcome != now.outcome:
                 found.append(_difference(case, before, now))
@@ -158,7 +158,8 @@ def _facts(run: Ran, line: str) -> Facts:
     return {f"{backend} {name}": value for backend, facts in by_backend.items() for name, value in facts.items()}
 
 
-def _outcome(result: Result | None) -> JobResult:
+def outcome(result: Result | None) -> JobResult:
+    """Return what became of a case: its verdict, and the classes of its findings by tensor; numbers are left out."""
     if result is None:
         return ("no result",)
     return (str(result.verdict), *sorted({f"{one.class_} at {one.tensor}" for one in result.findings}))

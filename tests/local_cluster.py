@@ -43,7 +43,11 @@ class KillAtWork:
     def __call__(self) -> None:
         if self.killed:
             return
-        self.killed = next(self.at_work())
+        end = time.monotonic() + 30.0
+        while (address := next(self.at_work(), None)) is None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert address is not None
+        self.killed = address
         os.kill(self.pids[self.killed], signal.SIGKILL)
         end = time.monotonic() + 30.0
         while self.killed in self.scheduler.workers and time.monotonic() < end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from actconform.cluster.installation import Installation, installation, named_difference
@@ -49,7 +50,7 @@ class Cluster:
             self._installations = self._workers(seconds)
             self._resources = {
                 worker: {name for name, amount in about["resources"].items() if amount >= 1}
-                for worker, about in self.client.scheduler_info()["workers"].items()
+                for worker, about in self.client.scheduler_info(n_workers=-1)["workers"].items()
             }
         except BaseException:
             self.close()
@@ -71,6 +72,16 @@ class Cluster:
             )
         self._refuse_unlike(line, able)
         return dict.fromkeys(sorted(needed), 1.0)
+
+    def threads(self, *, wait: bool) -> dict[str, int]:
+        """Return how many threads each worker has, once there is a worker where `wait`; CancelledError where the scheduler is gone."""
+        try:
+            if wait:
+                self.client.wait_for_workers(1)
+            threads: dict[str, int] = self.client.nthreads()
+        except OSError as error:
+            raise CancelledError from error
+        return threads
 
     def refuse_other_facts(
         self, line: Line, facts: Mapping[str, dict[str, str]], first: Mapping[str, dict[str, str]]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distributed import KilledWorker, as_completed
 
 from actconform.cluster.opened import opened_on
+from actconform.cluster.placement import START, LinePlacement, PlacedLine
 from actconform.cluster.tasks import LineFacts, run_line_cases, start_line
 from actconform.run.case import ended
-from actconform.run.scheduler import Line, LineStart, earlier_results, lines_of, remaining
+from actconform.run.scheduler import LineStart, earlier_results, lines_of, remaining
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from distributed import Future
 
     from actconform.cluster.connection import Cluster
-    from actconform.run.scheduler import Plan
+    from actconform.run.scheduler import Line, Plan
     from actconform.types import Case, Result
     from actconform.workers.protocol import Handshake
 
@@ -46,6 +47,15 @@ def run_on_cluster(
             spread.cancel()
 
 
+class _Task(NamedTuple):
+    """A task on the cluster: no cases where it starts the line, no worker where Dask places it by resources."""
+
+    line: PlacedLine
+    cases: Sequence[Case]
+    worker: str | None
+    submitted: float
+
+
 class _SpreadRun:
     """A run while it is on the cluster, where it is called `name`."""
 
@@ -64,66 +74,94 @@ class _SpreadRun:
             on_start,
             on_result,
         )
-        self._began = time.perf_counter()
-        self._tasks: dict[Future[Any], tuple[Line, Sequence[Case]]] = {}  # no cases: it starts the line
+        self._tasks: dict[Future[Any], _Task] = {}
         self._completed = as_completed(loop=cluster.client.loop)
         self._resources: Mapping[str, Mapping[str, float]] = {}
         self._facts: dict[str, LineFacts] = {}
+        self._placement = LinePlacement(())
 
     def run(self, lines: Sequence[Line], resources: Mapping[str, Mapping[str, float]]) -> None:
         self._resources = resources
         for line in lines:
-            self._submit(line, [])
+            if resources[line.name]:
+                self._submit(PlacedLine(line), START, None)
+        self._placement = LinePlacement(line for line in lines if not resources[line.name])
+        self._place()
         for future in self._completed:
-            self._take(future)
+            results = self._take(future)
+            try:
+                self._place()
+            finally:
+                for result in results:
+                    self._on_result(result)
 
     def cancel(self) -> None:
         """Take what has not run off the cluster."""
         for future in self._tasks:
             future.release()
 
-    def _submit(self, line: Line, cases: Sequence[Case]) -> None:
-        of_line = {"run": self._name, "backend": line.backend, "source": line.source}
-        task = {"resources": self._resources[line.name] or None, "pure": False}
+    def _place(self) -> None:
+        """Give each free thread a task; wait for a worker where there is nothing else to wait for."""
+        while self._placement.waits:
+            for worker, line, cases in self._placement.tasks(self._cluster.threads(wait=not self._tasks)):
+                self._submit(line, cases, worker)
+            if self._tasks:
+                return
+
+    def _submit(self, line: PlacedLine, cases: Sequence[Case], worker: str | None) -> None:
+        of_line = {"run": self._name, "backend": line.line.backend, "source": line.line.source}
+        task: dict[str, Any] = {"resources": self._resources[line.line.name] or None, "pure": False}
+        if worker is not None:
+            task |= {"workers": [worker], "allow_other_workers": True}  # another where this one dies
         submit = self._cluster.client.submit
         future = submit(run_line_cases, cases, **of_line, **task) if cases else submit(start_line, **of_line, **task)
-        self._tasks[future] = line, cases
+        self._tasks[future] = _Task(line, cases, worker, time.perf_counter())
         self._completed.add(future)
 
-    def _take(self, future: Future[Any]) -> None:
-        line, cases = self._tasks.pop(future)
+    def _take(self, future: Future[Any]) -> Sequence[Result]:
+        """Return the results of a task that has ended, and have wait what comes of it."""
+        task = self._tasks.pop(future)
+        if task.worker is not None:
+            self._placement.ended(task.worker, task.line)
         try:
             outcome = future.result()
         except KilledWorker as error:
-            self._killed(line, cases, error)
-            return
-        if not cases:
-            self._started(line, *outcome)
-            return
+            return self._killed(task, error)
+        if not task.cases:
+            return self._started(task, *outcome)
+        results: list[Result]
         results, facts = outcome
+        line = task.line.line
         self._cluster.refuse_other_facts(line, facts, self._facts[line.name])
-        for result in results:
-            self._on_result(result)
+        task.line.ran(len(results), sum(result.seconds for result in results))
+        return results
 
-    def _started(self, line: Line, start: LineStart, facts: LineFacts) -> None:
+    def _started(self, task: _Task, start: LineStart, facts: LineFacts) -> list[Result]:
+        line, seconds = task.line.line, time.perf_counter() - task.submitted
         self._facts[line.name] = facts
-        self._on_start(line.backend, start.hello or start.reason, time.perf_counter() - self._began)
-        for result in earlier_results(self._plan, line, facts):
-            self._on_result(result)
+        self._on_start(line.backend, start.hello or start.reason, seconds)
+        results = list(earlier_results(self._plan, line, facts))
         cases = remaining(self._plan, line.cases)
         if start.verdict:
-            for case in cases:
-                self._on_result(ended(case, start.verdict, "load", start.reason))
-            return
-        for _, of_subject in groupby(cases, lambda case: case.subject):
-            self._submit(line, list(of_subject))
+            return results + [ended(case, start.verdict, "load", start.reason) for case in cases]
+        subjects = [list(of_subject) for _, of_subject in groupby(cases, lambda case: case.subject)]
+        subjects.reverse()  # trainings and models first: what takes long is not left to one worker at the end
+        if task.worker is None:
+            self._submit_all(task.line, subjects)
+        else:
+            task.line.started(seconds, subjects)
+        return results
 
-    def _killed(self, line: Line, cases: Sequence[Case], error: KilledWorker) -> None:
+    def _killed(self, task: _Task, error: KilledWorker) -> list[Result]:
         """Run each case alone, so that only the one with which the workers die is lost."""
-        if len(cases) > 1:
-            for case in cases:
-                self._submit(line, [case])
-            return
+        if len(task.cases) > 1:
+            self._submit_all(task.line, [[case] for case in task.cases])
+            return []
         reason = f"{error.allowed_failures + 1} Dask workers died while they ran this, the last at {error.last_worker.address}"
-        for case in cases or line.cases:
-            self._on_result(ended(case, Verdict.CRASH, "run" if cases else "load", reason))
+        stage = "run" if task.cases else "load"
+        return [ended(case, Verdict.CRASH, stage, reason) for case in task.cases or task.line.line.cases]
+
+    def _submit_all(self, line: PlacedLine, tasks: Iterable[Sequence[Case]]) -> None:
+        """Leave the tasks of a line to Dask, which places them by resources."""
+        for cases in tasks:
+            self._submit(line, cases, None)

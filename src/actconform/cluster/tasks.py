@@ -14,7 +14,7 @@ from actconform.cluster.installation import installation, named_difference
 from actconform.errors import UsageError
 from actconform.plugin.loader import GROUP, installed, load_plugins
 from actconform.run.case import VectorCache
-from actconform.run.scheduler import Line, LineStart, OpenLine, Plan, plan_of
+from actconform.run.scheduler import Line, LineStart, OpenLine, Plan, close_lines, plan_of
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class OpenRun(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  Dask's signature
         """End the processes of the run, at once where a case runs."""
-        for line, _ in list(self._lines.values()):
-            line.close()
+        close_lines([line for line, _ in list(self._lines.values())])
 
     def line(self, backend: str, source: str) -> tuple[OpenLine, threading.Lock]:
         """Return a line of the run, opened where it was not, and the lock under which its cases run, one after another."""
