@@ -11,6 +11,7 @@ import msgspec
 from distributed import WorkerPlugin, get_worker
 
 from actconform.cluster.installation import installation, named_difference
+from actconform.cluster.memory import keep_freed_memory
 from actconform.errors import UsageError
 from actconform.plugin.loader import GROUP, installed, load_plugins
 from actconform.run.case import VectorCache
@@ -46,6 +47,7 @@ class OpenRun(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Get ready. A worker that came after the run had begun, and has other versions, is refused by each task."""
+        keep_freed_memory()
         self._lock = threading.Lock()
         self._opened: tuple[Plan, VectorCache] | None = None
         self._lines: dict[tuple[str, str], tuple[OpenLine, threading.Lock]] = {}
