@@ -63,7 +63,8 @@ TOO_SMALL = """() => {
   for (const node of document.querySelectorAll("body *")) {
     if (!node.checkVisibility() || node.closest(".unseen")) continue;
     const texts = [...node.childNodes].filter((child) => child.nodeType === 3 && child.data.trim());
-    if (texts.length && parseFloat(getComputedStyle(node).fontSize) < 12) small.push("text: " + node.outerHTML.slice(0, 200));
+    const scale = node.getScreenCTM ? node.getScreenCTM().a : 1;
+    if (texts.length && scale * parseFloat(getComputedStyle(node).fontSize) < 11.95) small.push("text: " + node.outerHTML.slice(0, 200));
     const box = (node.matches("label > input") ? node.parentNode : node).getBoundingClientRect();
     const hit = node.matches("a, button, input, select, summary") && !node.matches("p:not([class]) > a, li > a, dd a");
     if (hit && (box.width < 24 || box.height < 24)) small.push("target: " + node.outerHTML.slice(0, 200));

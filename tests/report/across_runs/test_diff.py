@@ -202,6 +202,17 @@ def test_long_lists_are_cut_but_for_the_page() -> None:
     assert "http" not in as_page(got)
 
 
+def test_a_phone_shows_the_page(browse, too_small, tmp_path) -> None:
+    worse = finding(evidence="a long sentence that takes more than one line on a phone, " * 3)
+    name = "a-subject-with-a-long-name/gradient/bf16/torch-torchscript@const+ort-cpu"
+    path = tmp_path / "diff.html"
+    path.write_text(as_page(difference(result(name), result(name, findings=(worse,)))), encoding="utf-8")
+    page = browse(path.as_uri(), width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert too_small(page) == []
+    assert page.locator("tbody tr").first.bounding_box()["height"] < 120
+
+
 def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
     one = report(result())
     speeds = compare_speeds(baseline_of(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))

@@ -157,8 +157,10 @@ def test_a_link_to_nothing_says_so(opened, link):
 
 
 @pytest.mark.parametrize("hash_", ["", "#layer=6"])
-def test_a_phone_needs_no_sideways_scroll(opened, hash_):
-    assert opened("all", hash_, width=390).evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_phone_shows_it(opened, too_small, hash_):
+    page = opened("all", hash_, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert too_small(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

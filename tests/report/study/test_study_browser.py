@@ -144,6 +144,12 @@ def test_each_panel_has_a_curve_or_the_place_where_it_is_lost(browse, address):
     assert page.locator(".small-panel.present h4").all_text_contents() == ["relu0.35"]
 
 
+def test_a_phone_shows_it(browse, address, too_small):
+    page = browse(address, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert too_small(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_has_no_serious_fault_of_accessibility(browse, address, serious_faults, scheme):
     page = browse(address, scheme=scheme, bypass_csp=True)

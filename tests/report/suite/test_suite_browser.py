@@ -169,12 +169,13 @@ def test_drawn_operators_are_narrowed_and_those_that_did_not_run_are_named(brows
 
 
 @pytest.mark.parametrize("name", ["onnx_page", "drawn_page"])
-def test_foreign_words_stay_words_and_a_phone_shows_the_page_without_scrolling_sideways(browse, request, name):
+def test_foreign_words_stay_words_and_a_phone_shows_the_page(browse, request, too_small, name):
     page = browse(request.getfixturevalue(name), width=390)
     page.locator("section#runtimes summary").first.click()
     assert HOSTILE in page.inner_text("main")
     assert page.evaluate("window.harm") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert too_small(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

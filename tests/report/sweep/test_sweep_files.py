@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 import yaml
 from made_sweep import HOSTILE, compared, sweep
 
@@ -75,6 +76,20 @@ def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
     assert torch["map"][0][:3] == [0.75, None, 0.75]
     assert torch["findings"] == [["nan-made", 3, "0x1", "0x2", "", "new"]]
     assert torch["chunks"] == "256 of 256"
+
+
+def test_a_phone_shows_the_page_and_no_foreign_word_is_markup(browse, too_small, tmp_path):
+    sweeps = [sweep("torch"), sweep(HOSTILE, chunks=5)]
+    page = browse(write_sweep_page(sweep_rows(sweeps), same_bits(sweeps, {}), tmp_path).as_uri(), width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert too_small(page) == []
+    assert page.evaluate("window.harm") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_serious_fault_of_accessibility(browse, serious_faults, tmp_path, scheme):
+    path = write_sweep_page(sweep_rows([sweep("torch")]), [], tmp_path)
+    assert serious_faults(browse(path.as_uri(), scheme=scheme, bypass_csp=True)) == []
 
 
 def test_the_citation_is_of_this_version():

@@ -29,7 +29,13 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent);
   vertical-align: top; overflow-wrap: break-word; }
+td { min-width: 5rem; }
+td:nth-child(n + 3) { min-width: 12rem; }
 td:first-child { font-family: ui-monospace, monospace; white-space: nowrap; }
+@media (max-width: 640px) {
+  body { margin: 1rem auto; }
+  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 15rem; }
+}
 """
 
 

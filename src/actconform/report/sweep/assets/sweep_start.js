@@ -52,7 +52,7 @@ document.getElementById("top").append(
 );
 main.append(
   section("table", "Errors", sweepTable(), bitsTable()),
-  section("maps", "Worst errors by binade", element("p", { class: "legend" }, mark("ulp"), " in ULP ", mark("scaled"), " in the unit of the limit; 1e-2 stands for less"), maps()),
+  section("maps", "Worst errors by binade", element("p", { class: "legend" }, element("span", null, mark("ulp"), "in ULP"), element("span", null, mark("scaled"), "in the unit of the limit; 1e-2 stands for less")), maps()),
   section("limits", "What breaks a limit", findingTable()),
 );
 nameTheme();
