@@ -28,6 +28,7 @@ VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
     "diff": "Say what differs between two reports, and what got worse.",
+    "site": "Write a static site: cases and runs over time, the latest report, a table to cite.",
     "ci": "Say what is new in a job's results against the last run of its base branch.",
     "history": "Keep what changed in each run in one file, and read since when each case has what.",
     "blame": "Name the package that brings the new findings of a report.",
@@ -59,7 +60,7 @@ MOST_LINES = 100  # of a message
 GROUPS = {
     "Your own model": ("check", "lint", "bisect", "grad", "train"),
     "Frameworks, exporters and runtimes": ("run", "suite", "bench", "study", "sweep", "list"),
-    "Reports": ("report", "diff", "history", "ci", "blame", "issue", "merge"),
+    "Reports": ("report", "diff", "history", "site", "ci", "blame", "issue", "merge"),
     "Backends and installation": ("doctor", "new-plugin", "check-plugin", "env"),
     "What it judges by": ("selftest", "golden", "deviations"),
 }

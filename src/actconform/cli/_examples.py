@@ -29,6 +29,7 @@ EXAMPLES = {
     "list": ("list routes", "list cases --json"),
     "report": ("report", "report nightly --history history.jsonl"),
     "diff": ("diff yesterday today", "diff yesterday today --markdown --out summary.md"),
+    "site": ("site public --store history.jsonl --report conform-out",),
     "ci": ("ci conform-out --baseline last/conform-out", "ci actconform-check --name encoder"),
     "history add": (
         "history add conform-out --store history.jsonl",

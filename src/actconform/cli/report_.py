@@ -13,17 +13,16 @@ from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.changed_facts import change_in_words
 from actconform.report.across_runs.history import trends
-from actconform.report.across_runs.history_store import past_run, read_history
+from actconform.report.across_runs.history_store import with_past
 from actconform.report.files.write import write_all
 from actconform.report.read import read_report
 from actconform.report.terminal.screen import Screen
 from actconform.run.recorder import REPORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from actconform.report.across_runs.history_store import PastRun
-    from actconform.types.report import Report, Trend
+    from actconform.types.report import Trend
 
 SINCE_SHOWN = 20
 
@@ -41,7 +40,10 @@ def command(folder: Path, history: Path | None) -> int:
     FOLDER may be a report.json too: the files are written beside it. Exit code 0: written; 1: one could not be; 2: no report.
     """
     report = read_report(folder)
-    past = trends(_with_past(report, history)) if history is not None else {}
+    if history is not None and history.is_dir():
+        advice = f"make one of its reports: actconform history add {history}/*/{REPORT} --store FILE"
+        raise UsageError(f"--history {history}: is a folder; wanted a history. {advice}")
+    past = trends(with_past(report, history)) if history is not None else {}
     target = folder if folder.is_dir() else folder.parent
     written = write_all(report, target, announced(load_plugins()), past)
     screen = Screen()
@@ -49,17 +51,6 @@ def command(folder: Path, history: Path | None) -> int:
     screen.notes(str(path) for path in written.files)
     screen.notes(written.faults)
     return 1 if written.faults else 0
-
-
-def _with_past(report: Report, history: Path) -> Iterator[PastRun]:
-    """Yield the runs of a history before the report's, and the report's."""
-    if history.is_dir():
-        advice = f"make one of its reports: actconform history add {history}/*/{REPORT} --store FILE"
-        raise UsageError(f"--history {history}: is a folder; wanted a history. {advice}")
-    for run in read_history(history):
-        if not report.when or run.when < report.when:
-            yield run
-    yield past_run(report)
 
 
 def _since(past: Iterable[Trend]) -> list[str]:

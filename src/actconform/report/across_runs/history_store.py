@@ -148,6 +148,14 @@ def read_history(path: Path) -> Iterator[PastRun]:
         yield run
 
 
+def with_past(report: Report, store: Path) -> Iterator[PastRun]:
+    """Yield the runs of a history before the report's, and the report's. Raises UsageError where the history cannot be read."""
+    for run in read_history(store):
+        if not report.when or run.when < report.when:
+            yield run
+    yield past_run(report)
+
+
 def _runs(content: bytes, path: Path) -> Iterator[tuple[PastRun, int]]:
     """Yield each run with the place where its line ends."""
     lines = content.split(b"\n")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from actconform.exhaustive.patterns import CHUNKS
 from actconform.files import write_bytes
+from actconform.report.files.foreign_cells import csv_cell, latex_cell, latex_number
 from actconform.sweep.summary import COUNTED, WITHIN
-from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from actconform.sweep.summary import SameBits, SweepRow
 
 SWEEP_CSV, BITS_CSV, SWEEP_TEX = "sweep.csv", "bits.csv", "sweep.tex"
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would take a text for that begins so
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    letter: f"\\{letter}" for letter in "&%$#_{}"
-}
 
 
 def write_sweep_csv(rows: Sequence[SweepRow], folder: Path) -> Path:
@@ -46,11 +42,11 @@ def _write_csv(lines: Sequence[dict[str, Any]], path: Path) -> Path:
 def _bits_line(pair: SameBits) -> dict[str, Any]:
     case = pair.first.case
     return {
-        "kernel": _cell(case.subject),
+        "kernel": csv_cell(case.subject),
         "aspect": case.aspect,
         "range": pair.first.extent,
-        "first": _cell(case.route),
-        "second": _cell(pair.second.case.route),
+        "first": csv_cell(case.route),
+        "second": csv_cell(pair.second.case.route),
         "chunks": pair.both,
         "bit_identical_chunks": pair.equal,
         "uncounted_chunks": pair.uncounted,
@@ -64,11 +60,11 @@ def _bits_line(pair: SameBits) -> dict[str, Any]:
 def _line(row: SweepRow) -> dict[str, Any]:
     case, counted, findings = row.identity.case, row.statistics, row.findings
     return {
-        "kernel": _cell(case.subject),
+        "kernel": csv_cell(case.subject),
         "aspect": case.aspect,
-        "route": _cell(case.route),
-        "computed_by": _cell(row.version),
-        "actconform": _cell(row.identity.actconform),
+        "route": csv_cell(case.route),
+        "computed_by": csv_cell(row.version),
+        "actconform": csv_cell(row.identity.actconform),
         "range": row.identity.extent,
         "chunks": row.chunks,
         "inputs": counted.inputs,
@@ -91,12 +87,6 @@ def _line(row: SweepRow) -> dict[str, Any]:
     }
 
 
-def _cell(words: str) -> str:
-    """Return foreign words on one line, which no spreadsheet takes for a formula."""
-    line = one_line(words)
-    return f"'{line}" if line.startswith(FORMULA) else line
-
-
 def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
     """Write sweep.tex into `folder`, for booktabs: maximal errors in ULP, a row a kernel and aspect, a column a route. Raises OSError.
 
@@ -107,9 +97,9 @@ def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
         (row.identity.case.subject, row.identity.case.aspect, row.identity.case.route, row.version): _ulp(row)
         for row in rows
     }
-    head = " & ".join(["kernel", "", *(_latex(f"{route} ({version})") for route, version in columns)])
+    head = " & ".join(["kernel", "", *(latex_cell(f"{route} ({version})") for route, version in columns)])
     body = [
-        " & ".join([_latex(kernel), aspect, *(cells.get((kernel, aspect, *column), "--") for column in columns)])
+        " & ".join([latex_cell(kernel), aspect, *(cells.get((kernel, aspect, *column), "--") for column in columns)])
         for kernel, aspect in dict.fromkeys((row.identity.case.subject, row.identity.case.aspect) for row in rows)
     ]
     lines = [
@@ -129,12 +119,6 @@ def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
 
 
 def _ulp(row: SweepRow) -> str:
-    error = f"{row.statistics.ulp.error:.3g}"
-    mantissa, _, exponent = error.partition("e")
-    shown = rf"{mantissa}\cdot 10^{{{int(exponent)}}}" if exponent else mantissa
+    shown = latex_number(row.statistics.ulp.error)
     mark = r"\dag" if row.chunks < CHUNKS else "" if row.identity.extent == "all" else "*"
     return rf"${shown}$\textsuperscript{{{mark}}}" if mark else f"${shown}$"
-
-
-def _latex(words: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in one_line(words))

@@ -53,6 +53,11 @@ function trend(result) {
     errorRatio: number(errorRatio),
     verdict: text(verdict),
   }));
+  return drawTrend(result.id, points);
+}
+
+/** The same of points {when, errorRatio, verdict}. */
+function drawTrend(name, points) {
   const W = 960,
     H = 110,
     left = 58,
@@ -87,5 +92,5 @@ function trend(result) {
     label(left, H - 8, points[0].when.slice(0, 10), "tick", "start"),
     label(W - 12, H - 8, points.at(-1).when.slice(0, 10), "tick", "end"),
   );
-  return chart(W, H, `Worst error of ${result.id} over ${points.length} runs`, parts);
+  return chart(W, H, `Worst error of ${name} over ${points.length} runs`, parts);
 }
