@@ -261,13 +261,14 @@ def test_a_plugin_that_there_is_not_is_named(top, pip):
     [
         ({"name": "../other"}, "name: wanted letters"),
         ({"name": ""}, "name: wanted letters"),
+        ({"name": "a--b"}, "name: wanted letters"),
         ({"model": "a.onnx", "patterns": "relu/*"}, "patterns select cases"),
         ({"patterns": "nosuchkernel/*"}, "matches no case"),
         ({"patterns": "$(touch pwned) `touch pwned` ; touch pwned"}, "matches no case"),
         ({"model": "$(touch pwned);touch pwned"}, "touch pwned"),
         ({"patterns": "--help"}, "matches no case"),
     ],
-    ids=["path", "unnamed", "both", "typo", "shell", "shell-model", "option"],
+    ids=["path", "unnamed", "dashes", "both", "typo", "shell", "shell-model", "option"],
 )
 def test_wrong_inputs_end_the_job_with_2_and_no_input_is_run_as_a_command(top, inputs, words):
     job = Job(top, {"install": "false"} | inputs).run()
@@ -306,3 +307,16 @@ def test_the_workflow_that_others_call_takes_the_inputs_of_the_action():
     for name in handed_on:
         assert inputs[name] == {"type": "string", "default": ACTION["inputs"][name]["default"]}
     assert CALLED["permissions"] == {"contents": "read"}
+
+
+def test_the_examples_of_the_document_are_workflows_with_inputs_that_there_are(tmp_path):
+    texts = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "ci.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(texts) == 2
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.yml"
+        path.write_text(text, encoding="utf-8")
+        (job,) = YAML(typ="safe").load(path)["jobs"].values()
+        assert set(job["with"]) <= set(CALLED["on" if "on" in CALLED else True]["workflow_call"]["inputs"])
+        check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout

@@ -2,7 +2,7 @@
 # Runs the cases $PATTERNS on $BACKENDS, or checks $MODEL in them; outputs the folder of the results, and how the command ended: 0 or 1.
 set -euo pipefail
 case "$NAME" in
-  '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) echo "name: wanted letters, digits and . _ -, got ${NAME@Q}" >&2; exit 2 ;;
+  '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]* | *--*) echo "name: wanted letters, digits and . _ - without --, got '$NAME'" >&2; exit 2 ;;
 esac
 if [ -n "$MODEL" ] && [ -n "$PATTERNS" ]; then
   echo "patterns select cases of a run, and model is checked in place of a run: give one of them, and use the action twice for both" >&2
@@ -18,11 +18,12 @@ if [ -n "$MODEL" ]; then
 else
   words=(run) each=--backend
 fi
-words+=(--out "$folder" "${options[@]}")
-for backend in "${backends[@]}"; do
+# ${list[@]+...}: an empty list is none in bash 3 too, which macOS has
+words+=(--out "$folder" ${options[@]+"${options[@]}"})
+for backend in ${backends[@]+"${backends[@]}"}; do
   words+=("$each" "$backend")
 done
-words+=(-- "${patterns[@]}")
+words+=(-- ${patterns[@]+"${patterns[@]}"})
 [ -z "$MODEL" ] || words+=("$MODEL")
 ended=0
 python -m actconform "${words[@]}" || ended=$?

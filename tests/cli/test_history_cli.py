@@ -57,7 +57,7 @@ def test_the_state_at_any_run_is_shown_with_since_when(cli):
     assert "inf in y, tail since 2026-02-02T00:00:00Z, not yet 2026-02-01T00:00:00Z: no fact changed" in last.out
     assert f" {ELU}" not in last.out
     first = cli("history", "show", *ADD, "--at", "2026-02-01")
-    assert first.out.splitlines()[0] == "2026-02-01T00:00:00Z, the last of 1 runs: conforms"
+    assert first.out.splitlines()[0] == "2026-02-01T00:00:00Z, the last of 1 run: conforms"
     assert "PASS        relu/value/f32/torch  12.5 % of its limit" in first.out
 
 

@@ -40,9 +40,14 @@ def command(folder: Path, baseline: Path | None, name: str, ended: int) -> int:
     """
     if not NAME.fullmatch(name) or "--" in name:  # it stands in a comment of HTML
         raise UsageError("--name: wanted up to 64 letters, digits and . _ -, with no -- in it")
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; name the folder that `actconform run` or `actconform check` wrote")
     outcome = job_outcome(folder, baseline, ended)
-    files = write_job_files(outcome, name, folder)
-    _add_to_summary(files[0])
+    try:
+        files = write_job_files(outcome, name, folder)
+        _add_to_summary(files[0])
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
     if os.environ.get("GITHUB_ACTIONS") == "true":
         sys.stdout.write(
             "".join(f"{line}\n" for line in annotation_lines(outcome))

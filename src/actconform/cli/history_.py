@@ -61,7 +61,7 @@ def add(reports: tuple[Path, ...], store: Path) -> int:
         say(f"{store}: {done.dropped:,} bytes of an addition that did not come to its end are dropped")
     for when in done.present:
         say(f"{when}: is there already")
-    say(f"{len(done.added):,} runs added to {store}, {store.stat().st_size:,} bytes")
+    say(f"{len(done.added):,} run{'s' * (len(done.added) != 1)} added to {store}, {store.stat().st_size:,} bytes")
     return 0
 
 
@@ -107,7 +107,9 @@ def show(patterns: tuple[str, ...], store: Path, at: str | None, *, as_json: boo
         document = {"when": last.when, "facts": last.facts, "conforms": last.conforms, "cases": cases}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(document)), indent=1) + b"\n")
         return 0
-    say(f"{last.when}, the last of {count:,} runs: {'conforms' if last.conforms else 'does not conform'}")
+    say(
+        f"{last.when}, the last of {count:,} run{'s' * (count != 1)}: {'conforms' if last.conforms else 'does not conform'}"
+    )
     for case in chosen:
         say(_line(last.results[case]))
         for line in dict.fromkeys(map(_since_line, lines[case].since)):

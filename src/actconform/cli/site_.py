@@ -39,6 +39,11 @@ def command(folder: Path, store: Path, report_path: Path) -> int:
         raise UsageError(f"{folder}: is a file; name a folder for the site")
     report = read_report(report_path)
     file = report_path / REPORT if report_path.is_dir() else report_path
-    for path in write_site(report, file, store, folder, announced(load_plugins()).register.causes):
+    causes = announced(load_plugins()).register.causes
+    try:
+        paths = write_site(report, file, store, folder, causes)
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+    for path in paths:
         say(str(path))
     return 0

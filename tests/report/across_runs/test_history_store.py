@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
             return super().write(taken)
 
     monkeypatch.setattr(history_store, "open", lambda descriptor, *_, **__: Full(descriptor, "r+b"), raising=False)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UsageError, match=r"history\.jsonl: the run of 2026-02-0[34].* No space left"):
         add_runs(store, NIGHTS[2:])
     whole_runs = [run.when for run in read_history(store)]
     assert store.read_bytes().startswith(before)

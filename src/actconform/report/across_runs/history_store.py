@@ -199,7 +199,7 @@ def add_runs(path: Path, runs: Iterable[PastRun]) -> Added:
     """Append runs to a history, oldest first, and make the file where there is none. Each is on the disk before the next is asked for.
 
     A run that is there already is left out. Raises UsageError where the file is no history, is damaged or in use, where a run has no time, is
-    older than the last, or is another of the same time; OSError where it cannot be written, and the file is then as before.
+    older than the last, or is another of the same time, or where it cannot be written: the runs before it are in the file then, and nothing of it.
     """
     added, present = [], []
     with _opened(path) as file:
@@ -217,7 +217,10 @@ def add_runs(path: Path, runs: Iterable[PastRun]) -> Added:
                 continue
             _expect_later(path, run.when, times)
             text = _lines(run, results, facts if times else None)
-            end = _append(file, text if end else HEAD + b"\n" + text, end)
+            try:
+                end = _append(file, text if end else HEAD + b"\n" + text, end)
+            except OSError as error:
+                raise UsageError(f"{path}: the run of {run.when} cannot be written: {error.strerror}") from error
             added.append(run.when)
             times[run.when] = _digest(run.results)
             # small changes of an error add up: what is in the file is what the next run is compared with

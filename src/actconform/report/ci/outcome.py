@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.errors import UsageError
 from actconform.report.across_runs.diff import WorseKind, compare_reports, finding_words, worsenings
 from actconform.report.across_runs.diff_text import as_markdown
 from actconform.report.check.check_json import CHECK
@@ -14,6 +15,7 @@ from actconform.report.ci.check_differences import check_differences, lost_answe
 from actconform.report.files.markdown import literal
 from actconform.report.read import read_report
 from actconform.report.text.summary import summary
+from actconform.run.recorder import REPORT
 from actconform.types import BAD
 from actconform.verdict.judge import bad_counts
 
@@ -59,10 +61,12 @@ class JobOutcome(msgspec.Struct, frozen=True, kw_only=True):
 def job_outcome(folder: Path, baseline: Path | None, exit_code: int) -> JobOutcome:
     """Return what is new in a folder of `actconform run` or `actconform check`, which ended with an exit code.
 
-    A baseline that does not exist counts as none. Raises UsageError where either holds no results, or not of the same kind.
+    A baseline that does not exist counts as none. Raises UsageError where either holds no results, or not of the same kind, or the folder results of both kinds.
     """
     before = baseline if baseline is not None and baseline.exists() else None
     of_model = any((folder / name).exists() for name in (CHECK, EXPORTS))
+    if of_model and (folder / REPORT).exists():
+        raise UsageError(f"{folder}: holds a run and the check of a model: name a folder for each with --out")
     outcome = (_of_check if of_model else _of_run)(folder, before)
     if exit_code and not outcome.worse and not outcome.earlier:
         return msgspec.structs.replace(outcome, worse=(Remark(LOST, ENDED_OTHERWISE),))
