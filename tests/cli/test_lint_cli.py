@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ruamel.yaml import YAML
 
 sys.path.append(str(Path(__file__).parents[1] / "checking"))
 
@@ -192,3 +194,53 @@ def test_external_weights_are_not_read_where_no_rule_needs_them(cli, tmp_path):
     done = cli("lint", "m.onnx")
     assert done.code == 2
     assert "w.bin" in done.err
+
+
+def test_several_models_are_linted_each_and_one_that_cannot_be_read_keeps_none_from_it(cli, tmp_path):
+    write(tmp_path / "bad.onnx")
+    write(tmp_path / "good.onnx", "h = Gemm (x, w, b)  y = Relu (h)")
+    (tmp_path / "empty.onnx").touch()
+    done = cli("lint", "good.onnx", "bad.onnx", "good.onnx")
+    assert done.code == 1
+    assert [line.split()[0] for line in done.out.splitlines() if ".onnx" in line] == ["good.onnx", "bad.onnx"]
+    assert "error   AC101  y (Softmax)" in done.out
+    assert done.out.splitlines()[-1] == "2 models: 1 clean, 1 not clean"
+    assert cli("lint", "good.onnx", "good.onnx").out.splitlines()[-1] == "CLEAN   no finding"
+    done = cli("lint", "empty.onnx", "bad.onnx", "gone.onnx", "good.onnx")
+    assert done.code == 2
+    assert "error   AC101  y (Softmax)" in done.out
+    assert done.out.splitlines()[-1] == "4 models: 1 clean, 1 not clean, 2 not linted"
+    assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["empty.onnx", "gone.onnx"]
+
+
+def test_several_models_are_one_json_document(cli, tmp_path):
+    write(tmp_path / "bad.onnx")
+    write(tmp_path / "good.onnx", "h = Gemm (x, w, b)  y = Relu (h)")
+    done = cli("lint", "good.onnx", "bad.onnx", "gone.onnx", "--json")
+    document = json.loads(done.out)
+    assert (done.code, document["schema"], document["clean"], list(document["unread"])) == (2, 1, False, ["gone.onnx"])
+    assert [(each["source"], each["error"]) for each in document["models"]] == [("good.onnx", 0), ("bad.onnx", 1)]
+    assert json.loads(cli("lint", "good.onnx", "gone.onnx", "--json").out)["clean"] is False
+
+
+def test_a_mistake_of_usage_is_told_once_for_all_models(cli, tmp_path):
+    write(tmp_path / "a.onnx")
+    write(tmp_path / "b.onnx")
+    done = cli("lint", "a.onnx", "b.onnx", "--ignore", "AC777")
+    assert (done.code, done.err.count("no rule has this code")) == (2, 1)
+    done = cli("lint", "a.onnx", "b.onnx", "--fix", "c.onnx")
+    assert (done.code, "name one MODEL" in done.err) == (2, True)
+
+
+def test_the_hook_of_pre_commit_lints_the_files_that_it_takes(cli, tmp_path):
+    (hook,) = YAML(typ="safe").load((Path(__file__).parents[2] / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    assert (hook["id"], hook["language"]) == ("actconform-lint", "python")
+    write(tmp_path / "bad.onnx")
+    write(tmp_path / "good.onnx", "h = Gemm (x, w, b)  y = Relu (h)")
+    (tmp_path / "onnx.md").touch()
+    taken = [path.name for path in sorted(tmp_path.iterdir()) if re.search(hook["files"], path.name)]
+    assert taken == ["bad.onnx", "good.onnx"]
+    program, *words = hook["entry"].split()
+    assert program == "actconform"
+    assert cli(*words, *taken).code == 1
+    assert cli(*words, "good.onnx").code == 0

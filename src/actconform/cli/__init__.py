@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BROKEN = "actconform.cli.broken"  # a key of click's meta, which lasts for one command line
 VERBS = {
     "check": "Tell whether a model of your own, trained or exported, computes as rounding allows everywhere; if not, where.",
-    "lint": "Tell the known mistakes of a model before anything runs: activations, losses, exports.",
+    "lint": "Tell the known mistakes of models before anything runs: activations, losses, exports.",
     "bisect": "Name the first layer at which two routes of a model of your own part.",
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",

@@ -1,4 +1,4 @@
-"""`actconform lint`: the known mistakes of a model, told before anything runs."""
+"""`actconform lint`: the known mistakes of models, told before anything runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.text import one_line
+from actconform.text import one_line, visible
+from actconform.types.lint import SEVERITIES
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from actconform.linting.session import LintedSource
+    from collections.abc import Callable, Sequence
+
+    from actconform.linting.session import LintedSource, LintRequest
     from actconform.plugin.loader import Catalog
+    from actconform.types.lint import LintResult
 
 
 @click.command("lint")
-@click.argument("model", required=False)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option(
     "--inputs", type=click.Path(path_type=Path), help="Samples, as `check` takes them: dead and saturated units."
 )
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
     "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
 )
 def command(
-    model: str | None,
+    models: tuple[str, ...],
     inputs: Path | None,
     targets: Path | None,
     losses: tuple[str, ...],
@@ -69,12 +73,12 @@ def command(
     timeout: float | None,
     config_path: Path | None,
 ) -> int:
-    """Tell the known mistakes of MODEL: an ONNX file, package.module:factory, .keras, .pt2 ...; nothing is run but for --inputs.
+    """Tell the known mistakes of each MODEL: an ONNX file, package.module:factory, .keras, .pt2 ...; nothing is run but for --inputs.
 
     Rules are about activations (softmax over one unit, in a hidden layer, twice, beside a loss from logits) and about exports (training mode, a baked
     batch size, float64, overflowed float16). An ONNX file is read as it is; a trained model is exported first.
 
-    Exit code 0: no error and no warning (notes do not count); 1: there are; 2: wrong usage, or a file that cannot be read.
+    Exit code 0: no error and no warning (notes do not count); 1: there are; 2: wrong usage, or a file that cannot be read, after all others were linted.
     """
     from actconform.linting.registry import OWN_RULES
     from actconform.linting.session import LintRequest, lint_source
@@ -86,13 +90,21 @@ def command(
     if lists_rules:
         print_rules(open_console(), (*OWN_RULES, *catalog.lint_rules))
         return 0
-    if model is None:
+    if not models:
         raise click.UsageError("MODEL is missing: an ONNX file, package.module:factory, .keras ..., or --rules")
-    target = _expect_target(fixed, model, trusted=trust)
-    request = LintRequest(model, inputs, targets, losses, runtimes, exporter, ignore, trust, timeout=timeout)
-    linted = lint_source(request, catalog, config, partial(say, err=True))
+    if fixed is not None and len(models) > 1:
+        raise click.UsageError("--fix writes the copy of one file: name one MODEL")
+    target = _expect_target(fixed, models[0], trusted=trust)
+    requests = [
+        LintRequest(model, inputs, targets, losses, runtimes, exporter, ignore, trust, timeout=timeout)
+        for model in dict.fromkeys(models)
+    ]
+    lint = partial(lint_source, catalog=catalog, config=config, say=partial(say, err=True))
+    if len(requests) > 1:
+        return _lint_several(requests, lint, as_json=as_json)
+    linted = lint(requests[0])
     if as_json:
-        sys.stdout.buffer.write(_document(linted) + b"\n")
+        sys.stdout.buffer.write(_printed(_document(linted.result)))
     else:
         print_lint(open_console(), linted.result)
     if target is not None:
@@ -100,11 +112,44 @@ def command(
     return 0 if linted.result.clean else 1
 
 
-def _document(linted: LintedSource) -> bytes:
-    result = linted.result
-    counts = {severity: result.count(severity) for severity in ("error", "warning", "note")}
-    document = {"schema": 1, "clean": result.clean, **counts, **msgspec.to_builtins(result)}
-    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+def _lint_several(
+    requests: Sequence[LintRequest], lint: Callable[[LintRequest], LintedSource], *, as_json: bool
+) -> int:
+    """Lint models one after another and return the exit code: one that cannot be read keeps no other from being linted."""
+    from actconform.report.terminal.console import open_console
+    from actconform.report.terminal.lint_screen import print_lint
+
+    results: list[LintResult] = []
+    unread: dict[str, str] = {}
+    for request in requests:
+        try:
+            result = lint(request).result
+        except UsageError as error:
+            unread[one_line(request.source)] = str(error)
+            continue
+        results.append(result)
+        if not as_json:
+            print_lint(open_console(), result)
+    if as_json:
+        several = {"models": [_document(result) for result in results], "unread": unread}
+        sys.stdout.buffer.write(
+            _printed({"schema": 1, "clean": not unread and all(each.clean for each in results), **several})
+        )
+    for reason in dict.fromkeys(unread.values()):  # a mistake of usage is the same for all
+        say(f"error: {visible(reason)}", err=True)
+    clean = sum(result.clean for result in results)
+    others = f", {len(unread):,} not linted" if unread else ""
+    say(f"{len(requests):,} models: {clean:,} clean, {len(results) - clean:,} not clean{others}", err=as_json)
+    return 2 if unread else 0 if clean == len(results) else 1
+
+
+def _document(result: LintResult) -> dict[str, object]:
+    counts = {severity: result.count(severity) for severity in SEVERITIES}
+    return {"schema": 1, "clean": result.clean, **counts, **msgspec.to_builtins(result)}
+
+
+def _printed(document: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
 
 
 def _expect_target(fixed: Path | None, model: str, *, trusted: bool) -> Path | None:
