@@ -33,7 +33,7 @@ def site(tmp_path_factory):
         TOP,
         folder,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     return folder
 
