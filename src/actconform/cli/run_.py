@@ -128,6 +128,7 @@ def command(
     screen.header(ran.facts, plan)
     screen.tables(ran.results, catalog.kernels, catalog.models, catalog.experiments)
     screen.trainings(ran.results)
+    screen.causes(ran.results)
     screen.findings(ran.results, [*catalog.models, *catalog.experiments])
     if timings:
         screen.timings(ran.results, ran.imports, ran.clock)

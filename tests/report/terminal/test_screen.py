@@ -10,7 +10,7 @@ from rich.console import Console
 
 from actconform.plugin.loader import Catalog
 from actconform.report.reasons import LONGEST, abbreviate
-from actconform.report.terminal.screen import NEW_SHOWN, Screen
+from actconform.report.terminal.screen import CAUSES_SHOWN, NEW_SHOWN, Screen
 from actconform.run.scheduler import Plan
 from actconform.settings import Config
 from actconform.testdata.golden.store import Manifest
@@ -344,6 +344,56 @@ def test_the_counts_are_by_the_severity_of_the_gravest_finding(log: Printed) -> 
     assert log.lines[0] == "0 pass · 3 known (1 critical, 2 minor) · 1 NEW (1 convention)"
 
 
+def test_critical_known_findings_are_a_line_for_each_cause(log: Printed) -> None:
+    results = [
+        result(
+            f"k{n}", Verdict.XFAIL, dtype=dtype, findings=(finding("inf", f"cause-{n:02}"), finding("tail", "tails"))
+        )
+        for n in range(CAUSES_SHOWN + 2)
+        for dtype in ("f32", "f16")[: 2 if n == 3 else 1]
+    ]
+    log.screen.causes(results)
+    assert log.lines[0] == f"known, critical: {CAUSES_SHOWN + 3} cases, by cause (and blame):"
+    assert log.lines[1] == "  ▲   2 cause-03  inf (framework)"
+    assert log.lines[2] == "  ▲   1 cause-00  inf (framework)"
+    assert log.lines[-1] == "  … and 2 more causes, in index.html"
+    assert "tails" not in log.text
+
+
+def test_nothing_is_printed_where_no_known_finding_is_critical(log: Printed) -> None:
+    log.screen.causes(
+        [result(verdict=Verdict.XFAIL, findings=(finding("tail", "tails"),)), result(findings=(finding("inf"),))]
+    )
+    assert log.text == ""
+
+
+@pytest.mark.parametrize(
+    ("results", "first"),
+    [
+        ([result("a", Verdict.FAIL, findings=(finding("inf"),))], None),
+        (
+            [
+                result("a", Verdict.FAIL, findings=(finding("tail"),)),
+                result("b", Verdict.FAIL, findings=(finding("inf"),)),
+                result("c", Verdict.XFAIL, findings=(finding("inf", "id"),)),
+            ],
+            "look first at b/value/f32/torch: NEW, critical, inf, blame: framework",
+        ),
+        (
+            [result("a", Verdict.FAIL, findings=(finding("inf"),)), result("b", Verdict.CRASH, reason="killed")],
+            "look first at b/value/f32/torch: CRASH",
+        ),
+    ],
+)
+def test_of_several_bad_cases_the_last_lines_name_the_first_to_look_at(
+    log: Printed, results: list[Result], first: str | None
+) -> None:
+    log.screen.verdict(results, ["not as it should be"], Path("out"), 1.0, interrupted=False)
+    assert log.lines[-1].startswith("DOES NOT CONFORM")
+    assert (log.lines[-2] if first else None) == first
+    assert ("look first" in log.text) == (first is not None)
+
+
 def test_what_gave_no_answer_is_told_once_for_each_reason(log: Printed) -> None:
     died = "the worker was killed; its last words:\n" + "\n".join(f"  line {n}" for n in range(9))
     results = [result(f"k{n}", Verdict.CRASH, reason=died) for n in range(3)]
@@ -360,6 +410,7 @@ def test_what_gave_no_answer_is_told_once_for_each_reason(log: Printed) -> None:
         "0 pass · 3 CRASH · 1 TIMEOUT",
         "✗ 3 CRASH, 1 TIMEOUT",
         "interrupted: the results until then are kept",
+        "look first at k0/value/f32/torch: CRASH",
         "DOES NOT CONFORM     out/report.json     4m51s",
     ]
 

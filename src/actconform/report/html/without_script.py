@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
+from actconform.report.critical_causes import critical_causes
 from actconform.report.terminal.screen import WORDS
 from actconform.text import visible
 from actconform.types import Verdict
-from actconform.types.finding import CRITICAL
 from actconform.verdict.severity import counted, gravest, severity_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from actconform.types import Finding, Result
     from actconform.types.report import Report
@@ -37,9 +36,9 @@ def summary_without_script(report: Report) -> str:
     parts.append(_list(_new_words(result) for result in new[:NEW_SHOWN]))
     if len(new) > NEW_SHOWN:
         parts.append(f"<p>and {len(new) - NEW_SHOWN:,} more, in report.json</p>")
-    causes = _critical_causes(report.results)
+    causes = critical_causes(report.results)
     parts.append(f"<h2>Known, critical: {len(causes)} by cause</h2>")
-    parts.append(_list(f"{id_}: {cases:,} case{'s' if cases > 1 else ''}" for id_, cases in causes))
+    parts.append(_list(f"{cause.id}: {len(cause.cases):,} case{'s' * (len(cause.cases) > 1)}" for cause in causes))
     return "\n".join(part for part in parts if part)
 
 
@@ -58,16 +57,6 @@ def _new_words(result: Result) -> str:
     if worst is None or result.verdict in WITHOUT_ANSWER:
         return f"{result.verdict} {result.case}: {result.reason[:200]}"
     return f"NEW {worst.severity} {result.case}: {worst.class_}, blame: {worst.blame}"
-
-
-def _critical_causes(results: Sequence[Result]) -> list[tuple[str, int]]:
-    """Return each cause of a critical finding with the number of cases that have one, most cases first."""
-    cases: dict[str, set[str]] = defaultdict(set)
-    for result in results:
-        for finding in result.findings:
-            if finding.deviation is not None and finding.severity == CRITICAL:
-                cases[finding.deviation].add(result.case)
-    return sorted(((id_, len(covered)) for id_, covered in cases.items()), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from actconform.report.cells import MARKS_MEAN, cell
+from actconform.report.critical_causes import critical_causes
 from actconform.report.reasons import abbreviate
 from actconform.report.rerun_command import rerun_command
 from actconform.report.terminal.console import open_console, plain
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from actconform.types import Finding, Result
 
 NEW_SHOWN = 20
+CAUSES_SHOWN = 8
 FINDINGS_SHOWN = 4
 REASON_LINES = 4
 INDENT = 5
@@ -40,6 +42,7 @@ FACTS_SHOWN = ("keras", "tensorflow", "torch", "jax", "onnxruntime", "openvino")
 # What the stages of a case count as; all others, such as checks and messages, are the harness.
 STAGES = {"export": "export", "build": "compile", "load": "compile", "run": "run", "compare": "compare"}
 TIMED = ("import", "export", "compile", "run", "compare", "harness")
+WITHOUT_ANSWER = (Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)
 WORDS = {
     Verdict.PASS: "pass",
     Verdict.XFAIL: "known",
@@ -112,6 +115,21 @@ class Screen:
         unlimited = self.console.options.update(max_width=UNLIMITED)
         return self.console.measure(table, options=unlimited).maximum <= self.console.width
 
+    def causes(self, results: Iterable[Result]) -> None:
+        """Print the causes of what is known and critical, a line for each, that of most cases first."""
+        causes = critical_causes(results)
+        if not causes:
+            return
+        cases = len(frozenset().union(*(cause.cases for cause in causes)))
+        self._print(f"known, critical: {cases:,} case{'s' * (cases > 1)}, by cause (and blame):")
+        shown = causes[:CAUSES_SHOWN]
+        width = max(len(cause.id) for cause in shown)
+        for cause in shown:
+            about = f"{len(cause.cases):>3} {cause.id:<{width}}  {cause.class_} ({cause.blame})"
+            self._print(f"[yellow]▲[/] {plain(about)}", 2)
+        if len(causes) > CAUSES_SHOWN:
+            self._print(f"… and {len(causes) - CAUSES_SHOWN} more causes, in index.html", 2)
+
     def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
         """Print the new findings, the gravest case first, of each kind in a case the gravest, with the command that repeats it.
 
@@ -174,7 +192,9 @@ class Screen:
     def verdict(
         self, results: Sequence[Result], problems: Sequence[str], folder: Path, seconds: float, *, interrupted: bool
     ) -> None:
-        """Print the cases without outputs, the counts, the cases that were not run with their reasons, and the verdict."""
+        """Print the cases without outputs, the counts, the cases that were not run with their reasons, the first of several cases
+        to look at, and the verdict.
+        """
         self._without_answer(results)
         by_verdict: dict[Verdict, list[Result]] = {Verdict.PASS: []}
         for result in results:
@@ -189,6 +209,9 @@ class Screen:
             self._print(f"[red]✗[/] {plain(problem)}")
         if interrupted:
             self._print("[red]interrupted[/]: the results until then are kept")
+        first = _look_first(results)
+        if first:
+            self._print(f"[bold red]look first at[/] {plain(first)}")
         words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
         page = folder / "index.html"  # a reporter that failed left none
         file = page if page.exists() else folder / "report.json"
@@ -198,7 +221,7 @@ class Screen:
         """Print each reason once, with the cases that it ended; it may have ended all of a backend."""
         by_reason: dict[tuple[Verdict, str], list[Result]] = defaultdict(list)
         for result in results:
-            if result.verdict in (Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR):
+            if result.verdict in WITHOUT_ANSWER:
                 by_reason[result.verdict, result.reason].append(result)
         for (verdict, reason), ended in list(by_reason.items())[:NEW_SHOWN]:
             cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
@@ -268,6 +291,20 @@ def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
 
 def _gravest_new(result: Result) -> Finding | None:
     return gravest(finding for finding in result.findings if finding.deviation is None)
+
+
+def _look_first(results: Iterable[Result]) -> str:
+    """Return the gravest of several cases that are new or gave no answer, "" where there are less than two, which are just above."""
+    broken, new = [], []
+    for result in results:
+        if result.verdict in WITHOUT_ANSWER:
+            broken.append(f"{result.case}: {result.verdict}")
+        elif finding := _gravest_new(result):
+            words = f"{result.case}: NEW, {finding.severity}, {finding.class_}, blame: {finding.blame}"
+            new.append((severity_order(finding), words))
+    if len(broken) + len(new) < 2:
+        return ""
+    return broken[0] if broken else min(new)[1]
 
 
 def _sign(input_hex: str) -> str:
