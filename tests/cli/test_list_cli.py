@@ -135,6 +135,15 @@ def test_every_help_ends_with_examples_that_the_command_takes():
         (["run", "--backend", "to"], {"torch"}, {"faulty-torch"}),
         (["check", "--runtime", ""], {"ort-cpu", "openvino"}, {"torch", "faulty-ort"}),
         (["check", "--exporter", ""], {"tf2onnx", "torch-dynamo"}, {"authored", "faulty-export"}),
+        (["suite", "onnx", "--runtime", ""], {"ort-cpu", "openvino"}, {"torch", "faulty-ort"}),
+        (["suite", "drawn", "--runtime", "open"], {"openvino"}, {"ort-cpu"}),
+        (["train", "model.onnx", "--runtime", "o"], {"ort-cpu", "openvino"}, {"torch"}),
+        (["study", "blobs-a"], {"blobs-adam", "blobs-adamw"}, {"blobs-sgd", "blobs-mlp"}),
+        (["study", "--kernel", "gelu-"], {"gelu-erf", "gelu-tanh"}, {"relu"}),
+        (["study", "--backend", ""], {"torch", "keras"}, {"faulty-torch", "tract"}),
+        (["lint", "--runtime", "ort"], {"ort-cpu"}, {"openvino", "faulty-ort"}),
+        (["lint", "model.onnx", "--exporter", ""], {"tf2onnx", "torch-dynamo"}, {"authored"}),
+        (["lint", "--ignore", "AC10"], {"AC101", "AC105"}, {"AC201"}),
         (["golden", "verify", "mlp-re"], {"mlp-relu"}, {"mlp-softmax"}),
         (["check-pl"], {"check-plugin"}, {"check"}),
     ],
@@ -145,6 +154,20 @@ def test_a_shell_completes_what_is_installed(words, some, none, tmp_path, monkey
     offered = {item.value for item in ShellComplete(_cli, {}, "actconform", "").get_completions(before, word)}
     assert offered >= some
     assert not offered & none
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_asks_for_completions_and_is_answered(shell, cli, monkeypatch):
+    monkeypatch.setenv("_ACTCONFORM_COMPLETE", f"{shell}_source")
+    done = cli()
+    assert done.code == 0
+    assert f"_ACTCONFORM_COMPLETE={shell}_complete" in done.out
+    monkeypatch.setenv("_ACTCONFORM_COMPLETE", f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", "actconform lint --runtime openv")
+    monkeypatch.setenv("COMP_CWORD", "openv" if shell == "fish" else "3")
+    if shell == "fish":
+        monkeypatch.setenv("COMP_WORDS", "actconform lint --runtime")
+    assert "openvino" in cli().out
 
 
 def test_a_shell_that_completes_is_told_nothing_of_settings_that_are_none(tmp_path, monkeypatch):

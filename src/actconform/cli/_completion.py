@@ -1,4 +1,4 @@
-"""What a shell offers for an argument: backends, runtimes, exporters, routes, subjects, patterns, of what is installed and set.
+"""What a shell offers for an argument: backends, runtimes, exporters, routes, subjects, patterns, rules, of what is installed and set.
 
 Switched on by `eval "$(_ACTCONFORM_COMPLETE=bash_source actconform)"`; zsh_source and fish_source likewise.
 """
@@ -58,6 +58,18 @@ def _subjects(catalog: Catalog) -> list[str]:
     return [*catalog.kernels, *catalog.models, *catalog.experiments]
 
 
+def _trainers(catalog: Catalog) -> list[str]:
+    from actconform.plugin.interfaces import Backend
+
+    return [name for name in _computing(catalog) if catalog.backends[name].train is not Backend.train]
+
+
+def _lint_rules(catalog: Catalog) -> list[str]:
+    from actconform.linting.registry import OWN_RULES
+
+    return [rule.code for rule in (*OWN_RULES, *catalog.lint_rules)]
+
+
 def _patterns(catalog: Catalog, word: str) -> list[str]:
     """Return globs that go on from the parts of a pattern that are complete: SUBJECT/ASPECT/DTYPE/ROUTE."""
     from actconform.types import ASPECTS, TRAINING
@@ -79,3 +91,6 @@ routes = _completing(lambda catalog, _: _routes(catalog))
 exporters = _completing(lambda catalog, _: _exporters(catalog))
 kernels = _completing(lambda catalog, _: catalog.kernels)
 subjects = _completing(lambda catalog, _: _subjects(catalog))
+experiments = _completing(lambda catalog, _: catalog.experiments)
+trainers = _completing(lambda catalog, _: _trainers(catalog))
+lint_rules = _completing(lambda catalog, _: _lint_rules(catalog))

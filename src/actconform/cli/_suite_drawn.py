@@ -15,7 +15,7 @@ import click
 from actconform._version import __version__
 from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.runs import RunFailure
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.suite.drawn_files import (
@@ -47,7 +47,13 @@ now = time.monotonic
 
 
 @click.command("drawn")
-@click.option("--runtime", "runtimes", multiple=True, help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    shell_complete=_completion.runtimes,
+    help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).",
+)
 @click.option(
     "--op", "operators", multiple=True, help="Only operators that match this glob, as 'Reduce*' (repeatable)."
 )

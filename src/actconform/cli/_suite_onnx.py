@@ -17,7 +17,7 @@ import click
 from actconform._version import __version__
 from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.runs import RunFailure, RuntimeRuns
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.suite.suite_files import (
@@ -71,6 +71,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--runtime",
                 "runtimes",
                 multiple=True,
+                shell_complete=_completion.runtimes,
                 help="ort-cpu, openvino, ort-cpu@1.26 ... (repeatable; default: every ONNX runtime that starts here).",
             ),
             click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
@@ -36,12 +36,23 @@ if TYPE_CHECKING:
     "--targets", type=click.Path(path_type=Path), help="Targets of the training: .npy, .npz by output, a folder."
 )
 @click.option("--loss", "losses", multiple=True, help="By which it is trained: CrossEntropyLoss, mse ... (repeatable).")
-@click.option("--runtime", "runtimes", multiple=True, help="Ask a runtime whether it loads the opset (repeatable).")
 @click.option(
-    "--exporter", help="Of a trained MODEL: torch-dynamo, tf2onnx ... (default: the first that makes a graph)."
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    shell_complete=_completion.runtimes,
+    help="Ask a runtime whether it loads the opset (repeatable).",
 )
 @click.option(
-    "--ignore", multiple=True, help="Leave out a rule, or its findings at some nodes: AC102:/gate/* (repeatable)."
+    "--exporter",
+    shell_complete=_completion.exporters,
+    help="Of a trained MODEL: torch-dynamo, tf2onnx ... (default: the first that makes a graph).",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    shell_complete=_completion.lint_rules,
+    help="Leave out a rule, or its findings at some nodes: AC102:/gate/* (repeatable).",
 )
 @click.option(
     "--fix",

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError, WorkerError
 from actconform.plugin.loader import load_plugins
 from actconform.report.study.study_csv import STUDY_CSV, write_study_csv
@@ -50,8 +50,14 @@ class _Study(msgspec.Struct, kw_only=True):
 
 
 @click.command("study")
-@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
-@click.option("--kernel", "kernels", multiple=True, help="Only kernels that match this glob (repeatable).")
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...", shell_complete=_completion.experiments)
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    shell_complete=_completion.kernels,
+    help="Only kernels that match this glob (repeatable).",
+)
 @click.option("--role", "roles", multiple=True, help="Only this role, hidden or output (repeatable).")
 @click.option(
     "--seeds",
@@ -70,6 +76,7 @@ class _Study(msgspec.Struct, kw_only=True):
     "--backend",
     default=USUAL_REQUEST.backend,
     show_default=True,
+    shell_complete=_completion.trainers,
     help="What trains: a backend that trains models by its own means.",
 )
 @click.option(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from actconform.cli import announced
+from actconform.cli import _completion, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.console import open_console
@@ -60,7 +60,13 @@ RESUME = "--resume"
 )
 @click.option("--stop-patience", type=int, help="End after so many epochs without gain, with the best weights.")
 @click.option("--stop-min-delta", type=float, help="By how much the validation loss must fall to count (default: 0).")
-@click.option("--runtime", default="ort-cpu", show_default=True, help="What trains: ort-cpu, openvino, reference ...")
+@click.option(
+    "--runtime",
+    default="ort-cpu",
+    show_default=True,
+    shell_complete=_completion.runtimes,
+    help="What trains: ort-cpu, openvino, reference ...",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of rows.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-train"), show_default=True)
 @click.option(RESUME, is_flag=True, help="Go on from the checkpoint in --out, bit for bit.")
