@@ -91,6 +91,12 @@ def test_more_new_cases_than_fit_scroll_in_their_box_and_none_is_left_out(browse
     assert page.locator("#new").bounding_box()["height"] < 700
 
 
+def test_on_a_phone_a_new_case_is_a_block_that_needs_no_sideways_scroll(opened):
+    page = opened(width=390)
+    assert page.locator("#new td:last-child").first.bounding_box()["x"] < 20
+    assert page.evaluate("document.querySelector('#new .scroll').scrollWidth <= innerWidth")
+
+
 def test_quiet_subjects_are_folded_and_one_click_away(opened):
     page = opened()
     assert subjects(page) == ["gelu-erf", "selu", "sigmoid"]

@@ -29,9 +29,16 @@ function cellView(key) {
     null,
     back(),
     element("h2", { tabindex: "-1" }, subject, element("span", { class: "quiet" }, " on "), route),
-    table(`Cases of ${subject} on ${route}`, ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
+    caseTable(`Cases of ${subject} on ${route}`, rows),
     hidden && shown.length ? element("p", { class: "quiet" }, `${count(hidden, "case")} hidden by the filters.`) : null,
   );
+}
+
+/** A table of rows of `rowOf`; on a phone each row is a block. */
+function caseTable(caption, rows) {
+  const list = table(caption, ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows);
+  list.classList.add("cases", "stacked");
+  return list;
 }
 
 // A result as a row of a table, its link called `name`, of its reason at most so many letters.

@@ -7,7 +7,7 @@ function news() {
   const bad = cases.filter(isNew).sort(gravestFirst);
   if (!bad.length) return element("section", { id: "new" }, element("h2", null, "New: nothing"));
   const rows = bad.map((result) => rowOf(result, result.id, 120));
-  const list = table("New findings, gravest first", ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows);
+  const list = caseTable("New findings, gravest first", rows);
   if (bad.length > NEWS_BOXED) list.classList.add("boxed");
   return element("section", { id: "new" }, element("h2", { class: "bad" }, `New: ${count(bad.length, "case")}`), list);
 }
@@ -72,7 +72,7 @@ function causeTable(name, gravity, causes) {
     ];
   });
   const list = table(`Causes of ${name} findings`, ["cause", "#cases", "class", "blame", "subjects", "routes", "why"], rows);
-  list.classList.add("causes");
+  list.classList.add("causes", "stacked");
   return list;
 }
 
