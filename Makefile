@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	@echo "jaxlib 85 MB, openvino 59 MB, the rest 190 MB), 4 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
-		$(patsubst %,-e '%',$(PLUGINS:%onnxruntime=%onnxruntime[default]))
+		$(patsubst %,-e '%',$(patsubst %keras,%keras[tensorflow],$(PLUGINS:%onnxruntime=%onnxruntime[default])))
 	@# jax2onnx requires the CPU package of ONNX Runtime, which writes over the other one; what it needs beside that:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(JAX2ONNX)
 	@touch $@

@@ -92,10 +92,10 @@ def test_json_says_the_same(only, cli):
 
 def test_a_plugin_that_is_not_there_is_named_with_its_package(only, cli, monkeypatch):
     only("stand-in")
-    monkeypatch.setattr(verb, "KNOWN_PLUGINS", ("actconform-nowhere",))
+    monkeypatch.setattr(verb, "KNOWN_PLUGINS", {"actconform-nowhere": "nowhere"})
     said = cli("doctor")
     assert said.code == 1
-    assert "✗ actconform-nowhere: pip install actconform-nowhere" in said.out
+    assert '✗ actconform-nowhere: pip install "actconform[nowhere]"' in said.out
 
 
 def test_damaged_goldens_and_broken_plugins_are_no_health(only, cli, monkeypatch, tmp_path):

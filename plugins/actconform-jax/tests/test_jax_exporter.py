@@ -72,5 +72,5 @@ def test_a_refusal_keeps_its_words() -> None:
 
 def test_without_jax2onnx_the_export_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(Unavailable, match=r"pip install actconform-jax\[export\]"):
+    with pytest.raises(Unavailable, match=r"pip install \"actconform-jax\[export\]"):
         Jax2Onnx().export(KERNELS["relu"], "f32")

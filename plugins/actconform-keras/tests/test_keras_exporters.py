@@ -170,7 +170,7 @@ def test_a_kernel_without_an_implementation_is_unsupported() -> None:
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_without_tf2onnx_an_export_is_unavailable(exporter: type[Exporter], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(Unavailable, match=r"tf2onnx.*pip install actconform\[keras\]"):
+    with pytest.raises(Unavailable, match=r"tf2onnx.*pip install \"actconform\[keras\]"):
         exporter().export(KERNELS["relu"], "f32")
 
 

@@ -167,7 +167,7 @@ def test_without_its_framework_a_backend_names_what_to_install(package: str) -> 
         "except actconform.Unavailable as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{package} is not installed: pip install {package}"
+    assert done.stdout.strip() == f'{package} is not installed: pip install "actconform-keras[{package}]"'
 
 
 def test_two_backends_of_keras_do_not_meet_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

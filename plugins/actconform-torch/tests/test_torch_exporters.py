@@ -156,7 +156,7 @@ def test_a_kernel_without_an_implementation_is_unsupported() -> None:
 
 def test_without_onnxscript_dynamo_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(Unavailable, match=r"onnxscript.*pip install actconform\[torch\]"):
+    with pytest.raises(Unavailable, match=r"onnxscript.*pip install .actconform\[torch\]"):
         TorchDynamo().export(KERNELS["relu"], "f32")
 
 

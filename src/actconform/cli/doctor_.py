@@ -29,7 +29,11 @@ from actconform.workers.from_settings import configured, configured_worker, with
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
 
-KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
+KNOWN_PLUGINS = {
+    "actconform-keras": "keras",
+    "actconform-torch": "torch",
+    "actconform-onnxruntime": "ort",
+}  # and the extra that brings it, with what it needs
 
 
 @click.command("doctor")
@@ -40,7 +44,6 @@ def command(as_json: bool) -> int:
     catalog = configured(load_plugins(), config)
     with ThreadPoolExecutor(len(catalog.backends) or 1) as pool:
         backends = list(pool.map(lambda name: _backend(name, config), catalog.backends))
-    installed = {name: _version(name) for name in KNOWN_PLUGINS}
     report = {
         "actconform": __version__,
         "python": platform.python_version(),
@@ -51,7 +54,9 @@ def command(as_json: bool) -> int:
         "subnormals": "kept" if np.float32(1e-40) * np.float32(1.0) != 0 else "flushed",
         "backends": backends,
         "plugins not installed": [
-            f"{name}: pip install {name}" for name, version in installed.items() if version is None
+            f'{name}: pip install "actconform[{extra}]"'
+            for name, extra in KNOWN_PLUGINS.items()
+            if _version(name) is None
         ],
         "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
         "goldens": _goldens(catalog),

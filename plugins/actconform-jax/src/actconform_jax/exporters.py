@@ -96,7 +96,7 @@ def _converted(
     except MemoryError:
         raise
     except ImportError as error:  # it imports most of what it requires when it is first called
-        raise Unavailable(f"{error}: pip install actconform-jax[export]") from error
+        raise Unavailable(f'{error}: pip install "actconform-jax[export]"') from error
     except Exception as error:
         raise Unsupported(error_line(error)) from error
     return exported(proto.SerializeToString(), "to_onnx")

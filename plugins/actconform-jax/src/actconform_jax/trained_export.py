@@ -95,7 +95,7 @@ def _converted(
     try:
         import jax2onnx
     except ImportError as error:
-        raise Unavailable(f"{error}: pip install actconform-jax[export]") from error
+        raise Unavailable(f'{error}: pip install "actconform-jax[export]"') from error
     proto = jax2onnx.to_onnx(function, specs, input_names=list(tensors), output_names=outputs, **options)
     dims = {entry.name: entry.type.tensor_type.shape.dim for entry in proto.graph.input}
     fixed = [name for name, axis in batched.items() if name in dims and dims[name][axis].HasField("dim_value")]

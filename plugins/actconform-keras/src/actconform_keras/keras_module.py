@@ -11,9 +11,9 @@ from actconform import Unavailable
 from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 
-# What to install for a package that is not there, where it is none that this package brings along.
-INSTALL = "pip install actconform[keras]"
-MENDS = {"jax": "pip install jax", "torch": "pip install torch"}
+# What brings TensorFlow and what goes with it, and what brings another of the frameworks that Keras computes on.
+INSTALL = 'pip install "actconform[keras]"'
+MENDS = {"jax": 'pip install "actconform-keras[jax]"', "torch": 'pip install "actconform-keras[torch]"'}
 # No case has f64: it is for holding what is built against the float64 truth closely.
 KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 PLUGIN = "actconform-keras"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
-INSTALL = "pip install actconform[torch]"
+INSTALL = 'pip install "actconform[torch]"'
 
 # The sizes exported at: none is 0 or 1, which exporters take for constants, no two are equal, n can be halved.
 SIZES = {"b": 5, "n": 6, "m": 3}

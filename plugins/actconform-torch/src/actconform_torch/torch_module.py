@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @cache
 def import_torch() -> ModuleType:
     """Return torch, imported and set to the number of threads asked for; raise `Unavailable` where it cannot be."""
-    torch = imported("torch", "pip install actconform[torch]", plugin="actconform-torch")
+    torch = imported("torch", 'pip install "actconform[torch]"', plugin="actconform-torch")
     torch.set_num_threads(thread_count())
     return torch
 

@@ -130,7 +130,8 @@ def open_trained(
         reasons.append(f"{name}: {opened.message}")
     if not reasons:
         raise UsageError(
-            f"{one_line(source.text)}: no installed plugin opens this kind of model ({source.kind}): pip install actconform[torch], actconform[keras] or actconform[jax]"
+            f"{one_line(source.text)}: no installed plugin opens this kind of model ({source.kind}): "
+            'pip install "actconform[torch]", "actconform[keras]" or "actconform[jax]"'
         )
     raise UsageError(f"{one_line(source.text)}: no framework opens it: {'; '.join(reasons)}")
 
