@@ -120,7 +120,10 @@ def test_six_kills_in_the_midst_of_cases(seed: int, environment: dict[str, str],
     assert {line for line in ended if b'"verdict":"ERROR"' not in line} <= set(
         (folder / "results.jsonl").read_bytes().splitlines(keepends=True)
     )  # with their seconds: nothing that had ended was run twice
-    assert {path.name for path in folder.iterdir() if path.name.startswith((".", "results."))} == {"results.jsonl"}
+    assert {path.name for path in folder.iterdir() if path.name.startswith((".", "results."))} == {
+        "results.jsonl",
+        ".results.lock",
+    }
 
 
 @pytest.mark.skipif("ACTCONFORM_TEST_REAL" not in os.environ, reason="takes minutes: the nightly job does it")

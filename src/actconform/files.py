@@ -13,6 +13,8 @@ from pathlib import Path
 GIB = 1 << 30
 PIECE = 1 << 16  # bytes
 MOST_OF_A_TEXT = 1 << 26  # bytes of settings, of a register
+# Not every system has all of them; without O_BINARY Windows changes the ends of lines.
+READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
 def read_bytes(path: Path | str, at_most: int = GIB, *, start: int = 0, length: int | None = None) -> bytes:
@@ -25,7 +27,7 @@ def read_bytes(path: Path | str, at_most: int = GIB, *, start: int = 0, length: 
     try:
         before = os.stat(path)  # noqa: PTH116  before it is opened: opening a device may do something
         _expect_regular(before, path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, READ)
     except ValueError as error:  # NUL in it, or a letter that the file system cannot spell
         raise OSError(errno.EINVAL, f"is no path ({error})", str(path)) from error
     with os.fdopen(descriptor, "rb") as file:
@@ -81,12 +83,12 @@ def temporary_folder(prefix: str) -> Path:
 
 def sweep_folders(prefix: str) -> None:
     """Remove the temporary folders with that prefix whose processes were killed."""
+    import psutil
+
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
-        with contextlib.suppress(ValueError, PermissionError):  # no number, or a process of another user's
-            try:
-                os.kill(int(folder.name.removeprefix(prefix).partition("-")[0]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
+        number = folder.name.removeprefix(prefix).partition("-")[0]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _expect_regular(status: os.stat_result, path: Path | str) -> None:

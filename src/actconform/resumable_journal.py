@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
@@ -41,12 +41,8 @@ class ResumableJournal(ABC):
             raise UsageError(f"{self.path}: is no regular file; name another folder with --out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._open()
-            if resume:
-                self._take()
-            else:
-                self._file.truncate(0)
-                self._write(head)
+            self._claim = self._claimed()
+            self._begin(head, resume=resume)
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
         except OSError as error:
@@ -72,28 +68,35 @@ class ResumableJournal(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._claim.release()
 
-    def _open(self) -> None:
-        self._file = self.path.open("ab", buffering=0)
+    def _claimed(self) -> FileLock:
+        """Return the lock of the journal, which ends with this process."""
+        claim = FileLock(self.path.with_name(f".{self.path.name}.lock"), thread_local=False)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
+            claim.acquire(timeout=0)
+        except Timeout:
             advice = "wait for it, or name another folder with --out"
             raise UsageError(f"{self.path}: another {self.kind} is being written there; {advice}") from None
+        return claim
+
+    def _begin(self, head: bytes, *, resume: bool) -> None:
+        try:
+            if resume:
+                self._take()
+            self._file = self.path.open("ab", buffering=0)
+            if not resume:
+                self._file.truncate(0)
+                self._write(head)
+        except BaseException:
+            self._claim.release()
+            raise
 
     def _take(self) -> None:
         """Take up what is there; what is dropped is taken out of the file, so that whole lines follow whole ones."""
-        try:
-            lines = self._read()
-            if self.dropped:
-                write_bytes(self.path, b"".join(line + b"\n" for line in lines))
-        except BaseException:
-            self._file.close()
-            raise
+        lines = self._read()
         if self.dropped:
-            self._file.close()
-            self._open()
+            write_bytes(self.path, b"".join(line + b"\n" for line in lines))
 
     def _read(self) -> list[bytes]:
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 
 import pytest
+from filelock import FileLock
 
 from actconform.report.study.study_screen import StudyProgress
 
@@ -214,8 +214,7 @@ def test_mistakes_are_wrong_usage(cli, trainer, tmp_path, arguments, words):
 
 def test_a_folder_that_another_study_writes_into_is_refused(cli, interrupted, tmp_path):
     assert interrupted.code == 1
-    with journal(tmp_path).open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(journal(tmp_path).with_name(f".{journal(tmp_path).name}.lock")):
         before = journal(tmp_path).read_bytes()
         done = cli("study", *HIDDEN)
     assert done.code == 2

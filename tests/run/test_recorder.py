@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actconform.errors import FolderInUseError, UsageError
-from actconform.run.recorder import Recorder, read_results, report
+from actconform.run.recorder import CLAIM, Recorder, read_results, report
 from actconform.types import Case, Finding, FindingClass, Interval, Measurement, Result, Verdict, Worst
 from actconform.types.json import finite
 from actconform.types.report import Facts
@@ -75,7 +75,7 @@ def test_a_report_that_cannot_be_written_leaves_no_half_one(tmp_path: Path) -> N
         with pytest.raises(UnicodeEncodeError):
             recorder.finish(report([], Facts(), ["\ud800"], {}))
         assert (tmp_path / "report.json").read_bytes() == before
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.json", "report.json", "results.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [CLAIM, "facts.json", "report.json", "results.jsonl"]
 
 
 def test_the_report_counts_what_is_there_and_names_what_is_not_finite() -> None:
@@ -311,7 +311,7 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     (tmp_path / "results.old").write_text("mine")
     with resumed(tmp_path):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.json", "results.jsonl", "results.old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CLAIM, "facts.json", "results.jsonl", "results.old"]
 
 
 @pytest.mark.parametrize("file", ["results.jsonl", "facts.json"])

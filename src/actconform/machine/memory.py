@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from contextlib import suppress
 
-_MEMINFO = Path("/proc/meminfo")
+import psutil
 
 
 def available_bytes() -> int:
     """Return the bytes available without swapping, or 0 where the machine does not report it."""
-    try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(match[1]) * 1024 if match else 0
+    with suppress(OSError, psutil.Error):
+        return int(psutil.virtual_memory().available)
+    return 0

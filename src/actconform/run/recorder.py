@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import fcntl
 import os
 import stat
 import threading
@@ -17,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from actconform.types.report import Facts
 
 RESULTS, REPORT, FACTS = "results.jsonl", "report.json", "facts.json"
+CLAIM = ".results.lock"
 AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may change
 PROOF = "proof"
 STRANGE_SHOWN = 3
@@ -92,9 +93,10 @@ class Recorder:
         self._begun = 0  # bytes of the first that waits, which are in the file
         self._faults: dict[str, OSError] = {}
         _expect_file(folder / RESULTS)
-        self._lines = (folder / RESULTS).open("ab", buffering=0)
-        try:
-            self._claim()
+        with contextlib.ExitStack() as held:
+            held.callback(_claimed(folder).release)
+            self._lines = (folder / RESULTS).open("ab", buffering=0)
+            held.callback(lambda: self._lines.close())  # noqa: PLW0108  of the one that is there then
             if resume is None:
                 # The only step that may want space that is not there comes before anything old is gone.
                 _write(self.folder / FACTS, self._facts)
@@ -104,18 +106,7 @@ class Recorder:
                 _write(self.folder / FACTS, self._facts)
             (folder / REPORT).unlink(missing_ok=True)
             _sweep(folder)
-        except BaseException:
-            self._lines.close()
-            raise
-
-    def _claim(self) -> None:
-        try:
-            fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUseError from None
-        file = (self.folder / RESULTS).stat()
-        if file.st_ino != os.fstat(self._lines.fileno()).st_ino:  # replaced by a run that resumes
-            raise FolderInUseError
+            self._held = held.pop_all()
 
     def _keep(self, cases: Collection[str]) -> None:
         facts = read_facts(self.folder)
@@ -193,7 +184,7 @@ class Recorder:
     ) -> None:
         with self._lock, contextlib.suppress(OSError):
             self._write_waiting()
-        self._lines.close()
+        self._held.close()
 
     def add(self, result: Result) -> None:
         """Append one result, unless it was taken from there; it is with the operating system before this returns.
@@ -239,14 +230,13 @@ class Recorder:
         self._rewrite(line.text for line in lines if line.text not in gone)
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
-        """Have exactly these lines in the file, in one step, and the claim on the folder without a gap."""
+        """Have exactly these lines in the file, in one step."""
         path, content = self.folder / RESULTS, b"".join(lines)
         if path.read_bytes() == content:
             return
         fresh = path.with_suffix(f".{os.getpid()}")
         file = fresh.open("wb", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left = memoryview(content)
             while left:
                 left = left[file.write(left) :]
@@ -344,6 +334,16 @@ def _write(path: Path, content: Any) -> None:
 
 def _json(report: Report) -> bytes:
     return msgspec.json.encode(finite(report))
+
+
+def _claimed(folder: Path) -> FileLock:
+    """Return the lock of a folder, held until it is released or the process ends. Raises FolderInUseError, and OSError."""
+    claim = FileLock(folder / CLAIM, thread_local=False)
+    try:
+        claim.acquire(timeout=0)
+    except Timeout:
+        raise FolderInUseError from None
+    return claim
 
 
 def _expect_file(path: Path) -> None:

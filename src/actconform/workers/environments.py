@@ -6,7 +6,6 @@ does: the driver's packages come after it on the path. So a package is taken fro
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -156,13 +156,12 @@ def prune(older_than: float) -> list[Environment]:
         if candidate.about is not None and time.time() - candidate.used < older_than:
             continue
         lock = candidate.folder.with_name(candidate.folder.name + LOCK)
-        with lock.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(candidate.folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(candidate.folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)  # who waits for it sees that, and makes another one
+        except Timeout:
+            continue
         removed.append(candidate)
     return removed
 
@@ -333,21 +332,20 @@ def _own_packages(site: Path) -> dict[str, str]:
 
 @contextmanager
 def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of an environment; it is the process's and the thread's, and ends with them."""
-    while True:
-        with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:  # else pruned meanwhile
-                try:
-                    yield
-                except BaseException:
-                    path.unlink(missing_ok=True)
-                    raise
-                return
+    """Hold the lock of an environment, which ends with this process; call `on_wait` where another has it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        lock.release()
 
 
 def _name_list(requirements: Sequence[str]) -> str:

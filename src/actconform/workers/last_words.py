@@ -28,7 +28,7 @@ def speaking(last_lines: Callable[[], list[str]]) -> Iterator[None]:
 
 def tell_last_words() -> None:
     """From now on a driver that asks where this process hangs gets a command's last lines, where one runs, in place of the stack."""
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, _tell)
 
 

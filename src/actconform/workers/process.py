@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import importlib
 import math
 import os
 import select
@@ -12,6 +12,8 @@ import subprocess
 import threading
 import time
 from typing import IO, TYPE_CHECKING
+
+from actconform.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +26,7 @@ LONGEST_LINE = 200
 MOST_LINES = 8
 LOOK_AGAIN_SECONDS = 0.5
 STACK_SECONDS = 0.3
+NO_PIPE_SIZE = (ImportError, AttributeError, OSError)  # Linux alone lets a pipe be larger
 STACK_MARK = "(most recent call first)"  # faulthandler's
 
 
@@ -31,11 +34,16 @@ class WorkerProcess:
     """A child process; a raw stream of frames to and from it. With `own_session` Ctrl-C does not reach it; otherwise it ends with those of this session.
 
     It runs in `folder`. Until `deadline` (of time.monotonic) is past, `readinto` and `write` wait; then they raise TimeoutError.
+    Raises UsageError on Windows, whose pipes cannot be waited for so.
     """
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], folder: str | None = None, *, own_session: bool = True
     ) -> None:
+        if not hasattr(select, "poll"):
+            raise UsageError(
+                "workers need Linux or macOS: on Windows run actconform in the Windows Subsystem for Linux"
+            )
         pipe = subprocess.PIPE
         self._popen = subprocess.Popen(  # noqa: S603  the command is the interpreter that the user configured
             command,
@@ -53,7 +61,8 @@ class WorkerProcess:
         self._stdin, self._stdout, self._stderr = self._popen.stdin, self._popen.stdout, self._popen.stderr
         for stream in (self._stdin, self._stdout):
             # A larger pipe means fewer changes between the two processes; where it is refused, the small one does.
-            with contextlib.suppress(AttributeError, OSError):
+            with contextlib.suppress(*NO_PIPE_SIZE):
+                fcntl = importlib.import_module("fcntl")
                 fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.sure_bytes = _capacity(self._stdin) // 4  # a page of a pipe may be half empty
         """As much as can be written without waiting while the process reads nothing."""
@@ -94,13 +103,14 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and all that it started; from any thread; the one that waits for it sees the end."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the first where it has no session of its own
+        # The first where it has no session of its own, the last where the system has none.
+        with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.kill()  # should it have left its group
 
     def dump_stack(self) -> None:
         """Have the process write its Python stack to its stderr, even if it hangs in native code."""
-        if self.alive():
+        if self.alive() and hasattr(signal, "SIGUSR1"):
             self._popen.send_signal(signal.SIGUSR1)
             time.sleep(STACK_SECONDS)
 
@@ -147,10 +157,10 @@ class WorkerProcess:
 
 
 def _capacity(pipe: IO[bytes]) -> int:
-    try:
-        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
-    except (AttributeError, OSError):  # not on Linux
-        return LEAST_PIPE_BYTES
+    with contextlib.suppress(*NO_PIPE_SIZE):
+        fcntl = importlib.import_module("fcntl")
+        return int(fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
+    return LEAST_PIPE_BYTES
 
 
 def cause_of_death(code: int) -> str:
@@ -161,5 +171,5 @@ def cause_of_death(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (nobody here sent it: most likely the system ran out of memory)" if -code == signal.SIGKILL else ""
+    hint = " (nobody here sent it: most likely the system ran out of memory)" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"

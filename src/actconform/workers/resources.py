@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -34,19 +36,19 @@ FEWEST_ROUNDS = 3
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process occupies; 0 where the system does not report it (/proc is Linux's)."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of memory that this process occupies; 0 where the system does not report it."""
+    with suppress(OSError, psutil.Error):
+        return int(psutil.Process().memory_info().rss)
     return 0
 
 
 def resources() -> dict[str, int]:
-    """Return how much of each resource this process has, by name, as far as the system tells: macOS tells of no child processes.
+    """Return how much of each resource this process has, by name, as far as the system tells.
 
-    Bytes of "memory" are there under glibc alone, "pages" on Linux.
+    Bytes of "memory" are there under glibc alone.
     """
     counted = {
-        "open files": _entries("/proc/self/fd" if Path("/proc/self/fd").exists() else "/dev/fd"),
+        "open files": _open_files(),
         "threads": _entries("/proc/self/task") or threading.active_count(),
         "temporary files": _entries(tempfile.gettempdir()),
         "child processes": _children(),
@@ -121,11 +123,21 @@ def _entries(folder: str) -> int | None:
     return None
 
 
+def _open_files() -> int | None:
+    with suppress(OSError, psutil.Error):
+        process = psutil.Process()
+        return int(process.num_handles() if os.name == "nt" else process.num_fds())
+    return None
+
+
 def _children() -> int | None:
     """Return the number of child processes, those among them that have ended and that nobody has waited for."""
+    # Linux tells of one process alone; elsewhere psutil looks through all that run, for milliseconds.
     with suppress(OSError):
         files = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]  # noqa: PTH208
         return sum(len(Path(file).read_text(encoding="ascii").split()) for file in files if Path(file).exists())
+    with suppress(OSError, psutil.Error):
+        return len(psutil.Process().children())
     return None
 
 
