@@ -6,7 +6,7 @@ packages=("$GITHUB_ACTION_PATH")
 for plugin in ${plugins[@]+"${plugins[@]}"}; do # so that an empty list is none in bash 3 too, which macOS has
   folder="$GITHUB_ACTION_PATH/plugins/actconform-${plugin%%[*}"
   if [ ! -f "$folder/pyproject.toml" ]; then
-    echo "plugins: there is no plugin '$plugin'; wanted names of folders in plugins/ without actconform-: keras torch onnxruntime[cpu]" >&2
+    echo "plugins: there is no plugin '$plugin'; wanted names of folders in plugins/ without actconform-: keras[tensorflow] torch onnxruntime[cpu]" >&2
     exit 2
   fi
   packages+=("$GITHUB_ACTION_PATH/plugins/actconform-$plugin")
