@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from made import FACTS, finding, measurement, report, result
@@ -152,10 +152,8 @@ def test_damage_is_named_and_never_dropped(tmp_path: Path, damage, words: str) -
 
 def test_a_file_that_another_process_writes_or_that_is_none_is_refused(tmp_path: Path) -> None:
     store = tmp_path / "history.jsonl"
-    with store.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="another process writes it"):
-            add_runs(store, NIGHTS)
+    with FileLock(store.with_name(".history.jsonl.lock")), pytest.raises(UsageError, match="another process writes it"):
+        add_runs(store, NIGHTS)
     os.mkfifo(tmp_path / "pipe")
     for path, words in (
         (tmp_path / "pipe", "no regular file"),

@@ -7,12 +7,12 @@ before it do not count: what a killed process left is dropped by the next additi
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from actconform.errors import UsageError
 from actconform.files import read_bytes
@@ -277,16 +277,18 @@ def _opened(path: Path) -> Iterator[FileIO]:
     """Open a history for this process alone. Raises UsageError where that is not possible."""
     if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
         raise UsageError(f"{path}: is no regular file; name a file for the history")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     try:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123
+        file = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            claim = FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=0)
+        except Timeout:
             raise UsageError(f"{path}: another process writes it; wait for it") from None
-        yield file
+        with claim:
+            yield file
 
 
 def _append(file: FileIO, text: bytes, end: int) -> int:
