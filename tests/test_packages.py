@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from email.parser import Parser
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,11 @@ ROOT = Path(__file__).parents[1]
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 CORE = ROOT
 RUNTIME = ROOT / "plugins" / "actconform-onnxruntime"
+DECLARED = {
+    declared["name"]: declared
+    for project in PROJECTS
+    for declared in [tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]]
+}
 INSTALLED = ["actconform", "actconform-onnxruntime[default]"]
 
 # Every process of the environment, workers included, notes which files of the checkout it opens.
@@ -113,14 +119,17 @@ def required(folder):
         if (name, frozenset(extras)) in seen:
             continue
         seen.add((name, frozenset(extras)))
+        if name in DECLARED:
+            optional = DECLARED[name].get("optional-dependencies", {})
+            texts = [*DECLARED[name]["dependencies"], *chain(*(optional[extra] for extra in requirement.extras))]
+            waiting += [needed for needed in map(Requirement, texts) if not needed.marker or needed.marker.evaluate()]
+            continue
         distribution = metadata.distribution(name)
         waiting += [
             needed
             for needed in map(Requirement, distribution.requires or ())
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {*extras, ""})
         ]
-        if name.startswith("actconform"):
-            continue
         for top in {path.parts[0] for path in distribution.files or ()} - {".."}:
             there = Path(str(distribution.locate_file(top)))
             if top.endswith((".pth", "__pycache__")) or (folder / top).is_symlink():
