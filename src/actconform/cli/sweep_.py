@@ -15,7 +15,7 @@ import msgspec
 from actconform._version import __version__
 from actconform.cli import _completion, announced
 from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
-from actconform.exhaustive.patterns import CHUNKS, EXTENTS, chunk_order, swept_inputs
+from actconform.exhaustive.patterns import EXTENTS, chunk_order, swept_inputs
 from actconform.plugin.loader import load_plugins
 from actconform.report.sweep.sweep_files import write_bits_csv, write_sweep_csv, write_sweep_table
 from actconform.report.sweep.sweep_page import write_sweep_page
@@ -27,15 +27,18 @@ from actconform.settings import read_config
 from actconform.sweep.differing_bits import BitsComparison, SweptRoute, read_compared
 from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, definition_of, read_sweeps
 from actconform.sweep.known_causes import Explanations
-from actconform.sweep.plan import sweep_plan, swept_graph
+from actconform.sweep.plan import inputs_of_sweep, sweep_plan, swept_graph
 from actconform.sweep.request import SweepRequest
-from actconform.sweep.runner import started, sweep_chunks
+from actconform.sweep.row_sample import is_sampled
+from actconform.sweep.runner import started, sweep_chunks, sweep_sample
 from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.types import ASPECTS
 from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from actconform.plugin.loader import Catalog
@@ -111,7 +114,7 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
 def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
-    Exit code 0: swept, and what breaks a limit has a known cause; 1: something has none, a program failed, or it ended early; 2: wrong usage, or a kernel that is not elementwise.
+    Exit code 0: swept, and what breaks a limit has a known cause; 1: something has none, a program failed, or it ended early; 2: wrong usage, or kernels that cannot be swept.
     """
     began = time.monotonic()
     request = SweepRequest(**arguments)
@@ -122,7 +125,7 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
         raise UsageError("--cluster and --workers: the cluster has its own workers; leave --workers out")
     as_read, config = config, with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
     console = open_console()
-    inputs = len(plan.cases) * sum(swept_inputs(chunk, request.extent) for chunk in range(CHUNKS))
+    inputs = sum(inputs_of_sweep(catalog.kernels[case.subject], request.extent) for case in plan.cases)
     with ExitStack() as stack:
         running = _Running(
             catalog=catalog,
@@ -144,8 +147,8 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     sweep_table(console, running.sweeps)
     if running.sweeps:
         _write_report(request.out, console)
-    for words in (*plan.left_out, *running.refused):
-        console.print(plain(f"not swept: {words}"), style="dim", soft_wrap=True)
+    for words in plan.notes(running.refused):
+        console.print(plain(words), style="dim", soft_wrap=True)
     if not running.sweeps and running.refused:
         raise UsageError("nothing was swept:\n" + "\n".join(running.refused))
     done = sum(sweep.complete for sweep in running.sweeps)
@@ -176,7 +179,7 @@ def _write_report(folder: Path, console: Console) -> None:
 def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
     """Sweep one case, or the rest of it; what the backend refuses is noted, what ends the sweep is its `ending`."""
     try:
-        artifact = swept_graph(running.catalog, case, running.config)
+        artifact = _graph(running, case)
     except (Unsupported, Unavailable, ExportError, WorkerError) as error:
         running.refused.append(f"{case.id}: {error}")
         return
@@ -198,10 +201,7 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
 
         rest = [chunk for chunk in chunk_order() if chunk not in sweep.chunks]
         try:
-            if spread:
-                spread.sweep_chunks(case, backend, artifact, identity.extent, rest, running.deadline, keep)
-            else:
-                sweep_chunks(case, artifact, identity.extent, rest, _workers(running, backend), running.deadline, keep)
+            _sweep_chunks(running, sweep, artifact, rest, keep)
         except KeyboardInterrupt:
             running.ending = "interrupted"
         except SweepError as error:
@@ -222,6 +222,8 @@ def _compare_bits(running: _Running, console: Console) -> None:
     swept: dict[tuple[str, str], list[SweptRoute]] = {}
     for sweep in running.sweeps:
         case = sweep.identity.case
+        if is_sampled(running.catalog.kernels[case.subject]):
+            continue
         workers = _workers(running, running.catalog.worker(case))
         swept.setdefault((case.subject, case.aspect), []).append(SweptRoute(sweep, running.graphs[case], workers))
     for routes in swept.values():
@@ -245,6 +247,30 @@ def _compare_routes(running: _Running, comparison: BitsComparison, console: Cons
                 running.ending = f"the budget of {running.request.budget} is used up"
 
 
+def _graph(running: _Running, case: Case) -> Artifact | None:
+    """Return the graph of a case, None on a native route. Raises what `swept_graph` does, and Unsupported for samples on a cluster."""
+    if running.spread and is_sampled(running.catalog.kernels[case.subject]):
+        raise Unsupported("samples of rows and of pairs are computed on this machine alone: leave --cluster out")
+    return swept_graph(running.catalog, case, running.config)
+
+
+def _sweep_chunks(
+    running: _Running,
+    sweep: Sweep,
+    artifact: Artifact | None,
+    chunks: list[int],
+    keep: Callable[[SweptChunk], None],
+) -> None:
+    case, extent = sweep.identity.case, sweep.identity.extent
+    kernel, backend = running.catalog.kernels[case.subject], running.catalog.worker(case)
+    if is_sampled(kernel):
+        sweep_sample(kernel, case, artifact, chunks, _workers(running, backend), running.deadline, keep)
+    elif running.spread:
+        running.spread.sweep_chunks(case, backend, artifact, extent, chunks, running.deadline, keep)
+    else:
+        sweep_chunks(case, artifact, extent, chunks, _workers(running, backend), running.deadline, keep)
+
+
 def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:
     """Return the sweeps on the cluster at the address, whose workers make environments of their own. Raises UsageError where that cannot be used."""
     from actconform.cluster.connection import Cluster
@@ -258,11 +284,12 @@ def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:
 
 def _explain(running: _Running, sweep: Sweep, artifact: Artifact | None, worker: Worker, journal: SweepJournal) -> None:
     """Look for causes of what breaks a limit, and note them."""
-    identity = sweep.identity
+    case, facts = sweep.identity.case, sweep.identity.facts
     try:
-        covered = running.explanations.explained(
-            identity.case, artifact, sweep.statistics.findings, worker, identity.facts
-        )
+        if is_sampled(running.catalog.kernels[case.subject]):
+            covered = running.explanations.explained_rows(case, artifact, sweep.chunks.values(), worker, facts)
+        else:
+            covered = running.explanations.explained(case, artifact, sweep.statistics.findings, worker, facts)
     except SweepError as error:
         running.failed = True
         running.refused.append(f"failed: {error}")
@@ -284,7 +311,7 @@ def _identity(running: _Running, case: Case, artifact: Artifact | None, hello: H
     return SweepIdentity(
         actconform=__version__,
         case=case,
-        extent=running.request.extent,
+        extent="sample" if is_sampled(running.catalog.kernels[case.subject]) else running.request.extent,
         definition=definition_of(running.catalog.kernels[case.subject]),
         graph=hashlib.sha256(artifact.model).hexdigest() if artifact else "",
         provider=hello.provider,

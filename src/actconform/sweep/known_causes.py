@@ -6,25 +6,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.comparison.comparator import Comparison
+from actconform.comparison.comparator import Comparison, joined
 from actconform.elements.classify import locate
 from actconform.elements.elementwise import Sample, elementwise_errors
 from actconform.errors import SweepError, WorkerError
 from actconform.exhaustive.measure import SweptFunction
 from actconform.run.subject import subject_of
 from actconform.sweep.journal import CoveredFinding
+from actconform.sweep.row_sample import answered_rows, row_vectors
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.verdict.causes.explain import Explainer, Situation
 from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from actconform.plugin.loader import Catalog
-    from actconform.types import Artifact, Case, Finding
+    from actconform.sweep.journal import SweptChunk
+    from actconform.types import Artifact, Case, Finding, Place
     from actconform.types.cause import Register
+    from actconform.verdict.causes.explain import Coverage
     from actconform.workers.client import Worker
 
 REGIME = "sweep"
@@ -61,12 +64,7 @@ class Explanations(NamedTuple):
         located = locate(sample, function.tolerance, errors, REGIME, function.tensor)
         elements = {each.finding.place: each.elements for each in located}
         compared = Comparison([], [each.finding for each in located], {(REGIME, function.tensor): sample}, elements)
-        registered = self.catalog.registered(case)
-        active = self.register.active(registered, facts)
-        graph = artifact.model if artifact else None
-        situation = Situation(registered, self.register, active, facts, self.catalog.kernels, graph)
-        explainer = Explainer(function.kernel, TestVectors(function.tolerance, [vector]), situation)
-        covers = explainer.explain(compared, compared.findings).covers
+        covers = self._covers(case, artifact, TestVectors(function.tolerance, [vector]), compared, facts)
         covered = []
         for finding, asked in zip(findings, inputs, strict=True):
             same = [
@@ -77,6 +75,52 @@ class Explanations(NamedTuple):
             if same and all(place in covers for place in same):
                 covered.append(CoveredFinding(finding.class_, finding.interval, covers[same[0]].cause))
         return covered
+
+    def explained_rows(
+        self,
+        case: Case,
+        artifact: Artifact | None,
+        chunks: Iterable[SweptChunk],
+        worker: Worker,
+        facts: Mapping[str, str],
+    ) -> list[CoveredFinding]:
+        """Return the findings of chunks of a sample that are explained: the calls of the chunk are made again. All else is as in `explained`."""
+        covered = []
+        for chunk in chunks:
+            if not chunk.statistics.findings:
+                continue
+            kernel = self.catalog.kernels[case.subject]
+            vectors = row_vectors(kernel, chunk.chunk)
+            outputs, _ = answered_rows(worker, kernel, case, artifact, vectors, chunk.chunk, self.timeout)
+            samples = joined(vectors, outputs)
+            ((regime, tensor), sample) = next(iter(samples.items()))
+            errors = elementwise_errors(sample, vectors.tolerance)
+            located = locate(sample, vectors.tolerance, errors, regime, tensor)
+            elements = {each.finding.place: each.elements for each in located}
+            compared = Comparison([], [each.finding for each in located], samples, elements)
+            covers = self._covers(case, artifact, vectors, compared, facts)
+            causes = {each.finding.class_: covers.get(each.finding.place) for each in located}
+            covered += [
+                CoveredFinding(finding.class_, finding.interval, cover.cause)
+                for finding in chunk.statistics.findings
+                if (cover := causes.get(finding.class_)) is not None
+            ]
+        return covered
+
+    def _covers(
+        self,
+        case: Case,
+        artifact: Artifact | None,
+        vectors: TestVectors,
+        compared: Comparison,
+        facts: Mapping[str, str],
+    ) -> Mapping[Place, Coverage]:
+        registered = self.catalog.registered(case)
+        active = self.register.active(registered, facts)
+        graph = artifact.model if artifact else None
+        situation = Situation(registered, self.register, active, facts, self.catalog.kernels, graph)
+        explainer = Explainer(self.catalog.kernels[case.subject], vectors, situation)
+        return explainer.explain(compared, compared.findings).covers
 
     def _answered(
         self, case: Case, artifact: Artifact | None, function: SweptFunction, x: NDArray[np.float32], worker: Worker

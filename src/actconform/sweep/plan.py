@@ -7,30 +7,40 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.errors import Unsupported, UsageError, near
 from actconform.exhaustive.measure import SweptFunction
+from actconform.exhaustive.patterns import CHUNKS, swept_inputs
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.select import routes
 from actconform.run.subject import subject_of
+from actconform.sweep.row_sample import is_sampled, row_vectors, sample_in_words
 from actconform.types import ASPECTS, DRIVER_EXPORTER, Case
 from actconform.workers.from_settings import configured_worker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.exhaustive.patterns import Extent
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.sweep.request import SweepRequest
-    from actconform.types import Artifact, Kernel
+    from actconform.types import Artifact, Aspect, Kernel
 
 DTYPE = "f32"
 
 
 class SweepPlan(NamedTuple):
-    """The cases to be swept, and in words the kernels that a glob matches and that cannot be."""
+    """The cases to be swept, in words what samples there are of kernels of rows or two inputs, and the kernels that a glob matches and that cannot be swept."""
 
     cases: list[Case]
+    samples: list[str]
     left_out: list[str]
+
+    def notes(self, refused: Sequence[str]) -> list[str]:
+        """Return what is said below the table, with what backends refused."""
+        return [*self.samples, *(f"not swept: {words}" for words in (*self.left_out, *refused))]
 
 
 def sweep_plan(catalog: Catalog, request: SweepRequest) -> SweepPlan:
-    """Return what is asked for. Raises UsageError for names that match nothing, with near matches, for what is not elementwise
+    """Return what is asked for. Raises UsageError for names that match nothing, with near matches, for what cannot be swept
     where nothing else is asked for, and for numbers that make no sweep.
     """
     if request.workers < 1:
@@ -42,20 +52,36 @@ def sweep_plan(catalog: Catalog, request: SweepRequest) -> SweepPlan:
         if route not in offered:
             raise UsageError(f"unknown route {route!r}{near(route, sorted(offered))}")
     cases: list[Case] = []
+    samples: dict[str, None] = {}
     left_out: dict[str, None] = {}
     for kernel in _kernels(catalog, request.patterns):
         for aspect in ASPECTS:
             if aspect not in request.aspects:
                 continue
             try:
-                SweptFunction.of(kernel, aspect)
+                samples[_sample_in_words(kernel, aspect)] = None
             except Unsupported as error:
                 left_out[str(error)] = None
                 continue
             cases += [Case(kernel.name, aspect, DTYPE, route) for route in request.routes]
     if not cases:
         raise UsageError("nothing to sweep:\n" + "\n".join(left_out))
-    return SweepPlan(cases, list(left_out))
+    return SweepPlan(cases, list(filter(None, samples)), list(left_out))
+
+
+def _sample_in_words(kernel: Kernel, aspect: Aspect) -> str:
+    """Return the sample at which a kernel is swept, "" where that is all numbers. Raises Unsupported where it cannot be swept."""
+    if is_sampled(kernel):
+        return sample_in_words(kernel, aspect)
+    SweptFunction.of(kernel, aspect)
+    return ""
+
+
+def inputs_of_sweep(kernel: Kernel, extent: Extent) -> int:
+    """Return how many inputs the sweep of a kernel has, of a sampled one how many outputs."""
+    if is_sampled(kernel):
+        return CHUNKS * sum(array.size for vector in row_vectors(kernel, 0).vectors for array in vector.truth.values())
+    return sum(swept_inputs(chunk, extent) for chunk in range(CHUNKS))
 
 
 def _kernels(catalog: Catalog, patterns: tuple[str, ...]) -> list[Kernel]:

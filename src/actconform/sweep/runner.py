@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from actconform.errors import SweepError, UsageError, WorkerError
 from actconform.sweep.journal import SweptChunk
+from actconform.sweep.row_sample import swept_rows
 from actconform.workers.sweep_session import SweepJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from actconform.exhaustive.patterns import Extent
-    from actconform.types import Artifact, Case
+    from actconform.types import Artifact, Case, Kernel
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Handshake
     from actconform.workers.sweep_session import SweepResult
@@ -69,6 +70,23 @@ def sweep_chunks(
 
     def turn(worker: Worker) -> Callable[[int], SweptChunk]:
         return lambda chunk: swept(worker, SweepJob(case, artifact, chunk, extent))
+
+    in_turns(chunks, [([worker], turn(worker)) for worker in workers], deadline, on_chunk)
+
+
+def sweep_sample(
+    kernel: Kernel,
+    case: Case,
+    artifact: Artifact | None,
+    chunks: Iterable[int],
+    workers: Sequence[Worker],
+    deadline: float,
+    on_chunk: Callable[[SweptChunk], None],
+) -> None:
+    """Sweep chunks of the sample of a kernel of rows or of two inputs; all else is as in `sweep_chunks`."""
+
+    def turn(worker: Worker) -> Callable[[int], SweptChunk]:
+        return lambda chunk: swept_rows(worker, kernel, case, artifact, chunk, CHUNK_SECONDS)
 
     in_turns(chunks, [([worker], turn(worker)) for worker in workers], deadline, on_chunk)
 

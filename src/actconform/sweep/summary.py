@@ -6,7 +6,7 @@ import hashlib
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.exhaustive.patterns import CHUNKS, swept_inputs
+from actconform.exhaustive.patterns import CHUNKS
 from actconform.exhaustive.statistics import CountedInputs, joined_binades
 from actconform.sweep.differing_bits import RoutePair
 from actconform.types import FindingClass
@@ -127,5 +127,5 @@ def _same_bits(first: Sweep, second: Sweep, compared: Mapping[RoutePair, Sequenc
         else:
             uncounted += 1
             continue
-        inputs += swept_inputs(chunk, extent)
+        inputs += first.chunks[chunk].statistics.inputs
     return SameBits(first.identity, second.identity, equal, len(both), inputs, differing, uncounted)

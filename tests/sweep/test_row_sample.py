@@ -1,0 +1,160 @@
+"""Kernels of rows and of two inputs at their stated samples: a right program shows nothing, a wrong one is found where it is wrong."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+
+from actconform.catalog.kernels import KERNELS
+from actconform.errors import SweepError, Unsupported, WorkerCrash
+from actconform.sweep.row_sample import is_sampled, row_vectors, sample_in_words, swept_rows
+from actconform.types import Case, FindingClass
+from actconform.workers.protocol import Failure, JobResult
+
+ONES, SPECIAL, ZEROS = 63, 127, 0  # chunks: |x| in [0.5, 2); the largest numbers, infinity, NaN; zero and subnormals
+
+
+def softmax(x):
+    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+        return (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def prelu(x, slope):
+    with np.errstate(all="ignore"):
+        return np.where(x > 0, x, x * slope)
+
+
+def glu(x):
+    a, b = np.split(x.astype(np.float64), 2, axis=-1)
+    with np.errstate(all="ignore"):
+        return (a / (1 + np.exp(-b))).astype(np.float32)
+
+
+RIGHT = {"softmax": softmax, "prelu": prelu, "glu": glu}
+
+
+class Program:
+    """A worker that computes by a function."""
+
+    def __init__(self, function, name="y"):
+        self.function, self.name, self.shapes = function, name, []
+
+    def run(self, job, timeout):
+        self.shapes += [call.inputs["x"].shape for call in job.calls]
+        return JobResult(outputs=[{self.name: self.function(**call.inputs)} for call in job.calls])
+
+
+def sweep(name, worker, chunk=ONES):
+    return swept_rows(worker, KERNELS[name], Case(name, "value", "f32", "fake"), None, chunk, 1.0)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("chunk", [ONES, SPECIAL, ZEROS, ONES + 128])
+def test_a_right_program_shows_nothing(name, chunk):
+    swept = sweep(name, Program(RIGHT[name]), chunk)
+    counted = swept.statistics
+    assert counted.findings == ()
+    assert counted.inputs == sum(vector.truth["y"].size for vector in row_vectors(KERNELS[name], chunk).vectors)
+    assert counted.correctly_rounded >= 0.99 * counted.inputs
+    assert sum(counted.histogram) == counted.inputs
+    assert swept.sha256 != sweep(name, Program(RIGHT[name]), ONES + 1).sha256
+
+
+def test_the_sample_is_what_is_stated():
+    worker = Program(softmax)
+    sweep("softmax", worker)
+    assert worker.shapes == [(64, 2), (64, 17), (64, 256)]
+    (pairs,) = row_vectors(KERNELS["prelu"], ONES).vectors
+    x, slope = pairs.inputs["x"], pairs.inputs["slope"]
+    assert {int(pattern) >> 23 for pattern in x.view(np.uint32).flat} == {126, 127}
+    assert len(np.unique(x)) == 64
+    finite = {binade for binade in range(512) if binade & 0xFF != 0xFF}
+    assert {int(pattern) >> 23 for pattern in slope.view(np.uint32)} == finite
+    assert len(np.unique(row_vectors(KERNELS["glu"], ONES).vectors[0].inputs["x"][0, 516:].view(np.uint32))) == 516
+
+
+def test_all_rows_begin_with_numbers_of_the_chunk_and_every_second_has_both_signs():
+    for vector in row_vectors(KERNELS["softmax"], ONES).vectors[1:]:
+        rows = vector.inputs["x"]
+        assert ((np.abs(rows[:, 0]) >= 0.5) & (np.abs(rows[:, 0]) < 2)).all()
+        assert (np.abs(rows) <= np.abs(rows[:, :1])).all()
+        assert [bool((row < 0).any()) for row in rows] == [False, True] * 32
+        assert all(len(np.unique(row)) == row.size for row in rows)
+
+
+def test_one_wrong_element_is_found_with_its_input():
+    def off(x):
+        y = softmax(x)
+        if x.shape[1] == 17:
+            y[5, 3] *= np.float32(1.001)
+        return y
+
+    counted = sweep("softmax", Program(off)).statistics
+    (finding,) = counted.findings
+    x = row_vectors(KERNELS["softmax"], ONES).vectors[1].inputs["x"][5, 3]
+    assert (finding.class_, finding.count) == (FindingClass.SCALED_ERROR, 1)
+    assert finding.interval.first == finding.interval.last == finding.worst.input_hex == f"0x{x.view(np.uint32):08x}"
+    assert counted.scaled.error > 1
+    assert counted.scaled.input_hex == counted.ulp.input_hex == finding.worst.input_hex
+
+
+def test_a_nan_is_told_by_the_sign_of_its_input():
+    def made(x, slope):
+        y = prelu(x, slope)
+        y[:, 7] = np.nan
+        return y
+
+    for chunk, sign in ((ONES, "0x3"), (ONES + 128, "0xb")):
+        (finding,) = sweep("prelu", Program(made), chunk).statistics.findings
+        assert (finding.class_, finding.count) == (FindingClass.NAN_MADE, 64)
+        assert finding.interval.first[:3] in {sign, sign.replace("3", "4")[:3]}
+
+
+@pytest.mark.parametrize(
+    ("worker", "words"),
+    [
+        (Program(lambda x: softmax(x).astype(np.float64)), "chunk 63: dtype float64, expected float32"),
+        (Program(lambda x: softmax(x)[:, :1]), r"chunk 63: shape"),
+        (Program(softmax, "z"), "chunk 63: output 'y' is missing"),
+        (
+            SimpleNamespace(run=lambda job, timeout: JobResult(failure=Failure("run", "error", "no"))),
+            "softmax/value/f32/fake, chunk 63: no",
+        ),
+    ],
+)
+def test_a_program_that_fails_or_gives_something_else_is_an_error(worker, words):
+    with pytest.raises(SweepError, match=words):
+        sweep("softmax", worker)
+
+
+def test_a_worker_that_dies_is_an_error():
+    def die(job, timeout):
+        raise WorkerCrash("died", "SIGKILL")
+
+    with pytest.raises(SweepError, match="chunk 63: died"):
+        sweep("softmax", SimpleNamespace(run=die))
+
+
+@pytest.mark.parametrize(
+    ("name", "aspect", "words"),
+    [
+        ("argmax", "value", "argmax gives indices"),
+        ("softmax-axis1", "value", "softmax-axis1 has no stated sample"),
+        ("softmax", "gradient", "such kernels are swept in value alone"),
+    ],
+)
+def test_what_has_no_sample_is_refused_with_the_reason(name, aspect, words):
+    assert is_sampled(KERNELS[name])
+    with pytest.raises(Unsupported, match=words):
+        sample_in_words(KERNELS[name], aspect)
+
+
+def test_a_kernel_without_a_formula_is_refused():
+    with pytest.raises(Unsupported, match="has no float64 formula"):
+        sample_in_words(msgspec.structs.replace(KERNELS["softmax"], name="softmax-of-mine"), "value")
+    assert not is_sampled(KERNELS["tanh"])
