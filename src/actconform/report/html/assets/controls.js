@@ -23,7 +23,7 @@ function controls() {
   const search = element("input", {
     type: "search",
     id: "by-text",
-    placeholder: "subject, class, cause, reason …",
+    placeholder: "subject, class, cause, blame:runtime …",
     oninput: (event) => setFilter("text", event.target.value),
   });
   const form = element(
