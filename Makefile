@@ -16,7 +16,7 @@ WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:
 
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate zoo architectures observed ratchet report docs dist clean \
-	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-zoo nightly-architectures nightly-collect nightly-summary
+	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-install nightly-zoo nightly-architectures nightly-collect nightly-summary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,7 +117,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
-	@red=0; for part in nightly-killed nightly-floors nightly-zoo nightly-architectures nightly-collect; do $(MAKE) --no-print-directory $$part || red=1; done; exit $$red
+	@red=0; for part in nightly-killed nightly-floors nightly-install nightly-zoo nightly-architectures nightly-collect; do $(MAKE) --no-print-directory $$part || red=1; done; exit $$red
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
 	$(BIN)/actconform run --full --backend $(BACKEND) --out nightly/parts/$(BACKEND) $(ARGS)
@@ -140,6 +140,9 @@ nightly-floors: $(STAMP) ## The oldest versions that core and the plugins of run
 		-e "plugins/actconform-onnxruntime[cpu]" -e plugins/actconform-openvino -e plugins/actconform-reference
 	@set -f; $(FLOORS)/venv/bin/actconform run $(FLOOR_CASES) --dtype f32 --route authored+ort-cpu --route authored+openvino \
 		--route authored+onnx-reference --out $(FLOORS)/run $(ARGS)
+
+nightly-install: dist ## Its built packages, installed with downloads in an empty environment of each Python that runs here
+	$(BIN)/python -m benchmarks.installing dist $(ARGS)
 
 nightly-killed: $(STAMP) ## Its runs of real frameworks that are killed in the midst of cases, and resumed
 	ACTCONFORM_TEST_REAL=1 $(BIN)/python -m pytest tests/test_killed.py
