@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from local_cluster import started
 
+from actconform._version import __version__
 from actconform.cluster import connection
 from actconform.cluster.connection import Cluster
 from actconform.errors import UsageError
@@ -50,8 +51,9 @@ def test_other_versions_are_refused_and_both_are_named(scheduler: str, monkeypat
     elsewhere = connection.installation
     monkeypatch.setattr(connection, "installation", lambda: changed(elsewhere()))
     monkeypatch.setattr(Cluster, "_asked_of_scheduler", lambda _: elsewhere())
-    assert "the scheduler has actconform 0.2.0; this process has actconform 9.9: install the same on both" in refusal(
-        scheduler
+    assert (
+        f"the scheduler has actconform {__version__}; this process has actconform 9.9: install the same on both"
+        in refusal(scheduler)
     )
 
 

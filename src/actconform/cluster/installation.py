@@ -35,8 +35,8 @@ def installation() -> Installation:
     modules = ["actconform", *(point.module for point in installed())]
     return Installation(
         versions={
-            "actconform": __version__,
             **plugin_versions(),
+            "actconform": __version__,  # of the code; the metadata of an editable installation may be older
             "Python": platform.python_version().rpartition(".")[0],
             **{name: metadata.version(name) for name in packages},
             "goldens": digest_of_json(finite(read_manifest(golden_dir())))[:DIGITS],
