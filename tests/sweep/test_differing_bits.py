@@ -98,7 +98,7 @@ def test_inputs_that_differ_are_counted_for_every_two_routes_and_each_program_co
 
 def test_what_is_compared_is_not_compared_again_and_a_line_that_is_cut_off_is(tmp_path):
     compare(tmp_path, swept("a", (3,)), swept("b", ()))
-    (journal,) = tmp_path.iterdir()
+    (journal,) = tmp_path.glob("*.bits.jsonl")
     before = journal.read_bytes()
     again = swept("a", (3,)), swept("b", ())
     assert compare(tmp_path, *again, resume=True) == []

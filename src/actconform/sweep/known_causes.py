@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 REGIME = "sweep"
 SAMPLED = 512  # inputs of a finding, beside its worst
+AFTER = 64  # inputs more, whose outputs are not looked at: vector code leaves the last of an array to scalar code, which is another
 
 
 class Explanations(NamedTuple):
@@ -125,8 +126,8 @@ class Explanations(NamedTuple):
     def _answered(
         self, case: Case, artifact: Artifact | None, function: SweptFunction, x: NDArray[np.float32], worker: Worker
     ) -> tuple[TestVector, Sample]:
-        ones = {"y": np.ones_like(x)} if case.aspect == "gradient" else None
-        call = Call(REGIME, {"x": x}, ones)
+        asked = np.concatenate([x, np.resize(x, AFTER)])
+        call = Call(REGIME, {"x": asked}, {"y": np.ones_like(asked)} if case.aspect == "gradient" else None)
         job = Job(case, artifact, [subject_of(function.kernel).call_for(call, artifact) if artifact else call])
         try:
             outcome = worker.run(job, self.timeout)
@@ -137,17 +138,18 @@ class Explanations(NamedTuple):
         with np.errstate(invalid="ignore"):  # a signalling NaN
             wide = x.astype(np.float64)
         truth = function.formula(wide, function.kernel.parameters)
-        cotangent = None if ones is None else np.ones_like(wide)
+        cotangents = None if call.cotangents is None else {"y": np.ones_like(x)}
+        cotangent = None if cotangents is None else np.ones_like(wide)
         tensor = function.tensor
         vector = TestVector(
             regime=REGIME,
             inputs={"x": x},
-            cotangents=ones,
+            cotangents=cotangents,
             truth={tensor: truth},
             input_at={tensor: wide},
             dtypes={tensor: x.dtype},
         )
-        return vector, Sample(got=outcome.outputs[0][tensor], truth=truth, x=wide, cotangent=cotangent)
+        return vector, Sample(got=outcome.outputs[0][tensor][: x.size], truth=truth, x=wide, cotangent=cotangent)
 
 
 def _inputs(finding: Finding) -> NDArray[np.uint32]:
