@@ -25,7 +25,7 @@ def only(install, monkeypatch):
         chosen = {name: catalog.backends[name] for name in backends}
         there = msgspec.structs.replace(catalog, backends=chosen, broken=())
         monkeypatch.setattr(verb, "load_plugins", lambda: there)
-        monkeypatch.setattr(verb, "KNOWN_PLUGINS", ("actconform-stand-in",))
+        monkeypatch.setattr(verb, "KNOWN_PLUGINS", {"actconform-stand-in": "stand-in"})
 
     return choose
 
