@@ -194,7 +194,7 @@ function overview() {
   if (points.length < 3) return null;
   const W = figureWidth(),
     H = 120,
-    left = 46,
+    left = 54,
     right = 12,
     floor = H - 22,
     top = 10;
