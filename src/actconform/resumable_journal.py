@@ -58,8 +58,11 @@ class ResumableJournal(ABC):
         """Take up a record of an earlier run. Raises one of NO_RECORD where the line is none."""
 
     def _write(self, line: bytes) -> None:
-        """Append a line. Raises OSError."""
-        self._file.write(line + b"\n")
+        """Append a line. Raises OSError, which names the journal, where the disk is full."""
+        try:
+            self._file.write(line + b"\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __enter__(self) -> Self:
         return self

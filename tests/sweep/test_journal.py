@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 
 import msgspec
 import pytest
@@ -117,3 +120,19 @@ def test_lines_that_are_no_chunks_are_dropped(written, tmp_path):
     with SweepJournal(tmp_path, IDENTITY, resume=True) as journal:
         assert sorted(journal.earlier) == [5, 63]
         assert journal.dropped == 2
+
+
+def test_a_full_disk_is_told_of_the_journal(tmp_path, monkeypatch):
+    with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "_file", FullDisk())
+            with pytest.raises(OSError, match="No space left") as caught:
+                journal.add(chunk(63))
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(journal.path))
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk that is full; as with Python's own files, the error names none."""
+
+    def write(self, _data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

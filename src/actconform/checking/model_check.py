@@ -265,7 +265,8 @@ def _nonfinite_notes(samples: Sequence[CheckedSample]) -> Iterator[str]:
     for name, array in graph.constants.items():
         values = wide(array)
         if values.dtype.kind == "f" and (count := values.size - int(np.count_nonzero(np.isfinite(values)))):
-            yield f"weight {one_line(name, 80)} has {count:,} values that are NaN or infinite"
+            values_are = "value that is" if count == 1 else "values that are"
+            yield f"weight {one_line(name, 80)} has {count:,} {values_are} NaN or infinite"
     for i, sample in enumerate(samples):
         for name, truth in sample.graph.truth.items():
             if truth.dtype.kind == "f" and truth.size and not np.isfinite(truth).any():

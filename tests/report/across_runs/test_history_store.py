@@ -133,7 +133,7 @@ def test_what_is_out_of_order_or_has_no_time_is_refused(tmp_path: Path) -> None:
         (lambda lines: lines[1:], "is no history"),
         (lambda lines: [b"{}", *lines], "is no history"),
         (lambda _: [b"notes of mine"], "is no history"),
-        (lambda _: [], "is no history"),
+        (lambda _: [], "is no history.*it is empty"),
     ],
     ids=["lost", "cut", "foreign", "doubled", "run-doubled", "headless", "other-head", "other-file", "empty"],
 )

@@ -14,7 +14,7 @@ from actconform.accuracy.function.standard import standard
 from actconform.comparison.comparator import comparison_of, joined, structure
 from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour
-from actconform.errors import UsageError, near
+from actconform.errors import UsageError
 from actconform.types import Blame, FindingClass
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.conventions import accepted
@@ -88,7 +88,7 @@ def measure(
 
 def _format(dtype: str) -> FloatFormat:
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} cannot be measured{near(str(dtype), list(DTYPES))}")
+        raise UsageError(f"dtype {dtype!r} cannot be measured; wanted one of {', '.join(DTYPES)}")
     return DTYPES[dtype]
 
 

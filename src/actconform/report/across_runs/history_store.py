@@ -160,7 +160,8 @@ def _runs(content: bytes, path: Path) -> Iterator[tuple[PastRun, int]]:
     """Yield each run with the place where its line ends."""
     lines = content.split(b"\n")
     if lines[0] != HEAD:
-        raise UsageError(f"{path}: is no history of `actconform history add`: its first line is another")
+        wrong = "its first line is another" if content else "it is empty"
+        raise UsageError(f"{path}: is no history of `actconform history add`: {wrong}")
     last = max((number for number, line in enumerate(lines[:-1]) if line.startswith(RUN)), default=0)
     facts, results, changed = Facts(), dict[str, PastResult](), list[str]()
     end = len(HEAD) + 1
