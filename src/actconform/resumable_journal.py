@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -12,12 +13,37 @@ from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
 ADVICE = "leave --resume away to begin anew, or name another folder with --out"
 NO_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+HeadT = TypeVar("HeadT")
+RecordT = TypeVar("RecordT")
+
+
+def read_journal(
+    path: Path, head_type: type[HeadT], record: Callable[[bytes], RecordT], refusal: str
+) -> tuple[HeadT, list[RecordT]]:
+    """Return the head of a journal and what `record` makes of its other lines; those that are cut off or are no record are left out.
+
+    Raises UsageError where it cannot be read, and with `refusal` where its first line is no head.
+    """
+    try:
+        first, *lines = read_bytes(path).split(b"\n")
+        head = msgspec.json.decode(first, type=head_type)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except NO_RECORD as error:
+        raise UsageError(f"{path}: {refusal}") from error
+    records = []
+    for line in lines:
+        with suppress(*NO_RECORD):
+            records.append(record(line))
+    return head, records
 
 
 class ResumableJournal(ABC):

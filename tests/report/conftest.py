@@ -46,6 +46,16 @@ def browse(chromium):
 
 
 @pytest.fixture
+def opened(browse, address):
+    """Return a function that opens the page at `address`, which the file of the test makes, with a hash."""
+
+    def opening(hash_="", **options):
+        return browse(address + hash_, **options)
+
+    return opening
+
+
+@pytest.fixture
 def serious_faults():
     """Return a function that has axe look at a page, which was opened with `bypass_csp`, for serious faults of accessibility."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")

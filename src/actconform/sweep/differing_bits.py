@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from actconform.errors import SweepError, UsageError
+from actconform.errors import SweepError
 from actconform.exhaustive.output_bits import differing_inputs
 from actconform.exhaustive.patterns import CHUNKS, Extent, chunk_order
 from actconform.exhaustive.statistics import CountedInputs  # noqa: TC001  msgspec reads the annotations when it decodes
-from actconform.files import read_bytes
-from actconform.resumable_journal import NO_RECORD, ResumableJournal
+from actconform.resumable_journal import ResumableJournal, read_journal
 from actconform.sweep.runner import answered, in_turns
 from actconform.types import Case  # noqa: TC001  likewise
 from actconform.workers.sweep_session import SweepJob
@@ -94,22 +93,10 @@ def read_compared(folder: Path) -> dict[RoutePair, list[ComparedChunk]]:
     """Return all compared chunks of the journals in a folder; lines that are cut off are left out. Raises UsageError for what is no journal."""
     compared = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            head, *lines = read_bytes(path).split(b"\n")
-            pair = msgspec.json.decode(head, type=_Head).bits
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except NO_RECORD as error:
-            raise UsageError(f"{path}: is no comparison of bits: its first line names no routes") from error
-        compared[pair] = [chunk for line in lines if (chunk := _chunk_or_none(line)) is not None]
+        refusal = "is no comparison of bits: its first line names no routes"
+        head, chunks = read_journal(path, _Head, _record, refusal)
+        compared[head.bits] = chunks
     return compared
-
-
-def _chunk_or_none(line: bytes) -> ComparedChunk | None:
-    try:
-        return _record(line)
-    except NO_RECORD:
-        return None
 
 
 class SweptRoute(NamedTuple):

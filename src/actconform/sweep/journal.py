@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.errors import UsageError
 from actconform.exhaustive.patterns import CHUNKS, Extent
 from actconform.exhaustive.statistics import SweepStatistics, added_up
-from actconform.files import read_bytes
-from actconform.resumable_journal import NO_RECORD, ResumableJournal
+from actconform.resumable_journal import ResumableJournal, read_journal
 from actconform.text import one_line
 from actconform.types import Case, FindingClass, Interval  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.types.json import digest_of_json, finite
@@ -162,25 +160,15 @@ def _record(line: bytes) -> SweptChunk | Causes:
 
 def read_sweep(path: Path) -> Sweep:
     """Return the sweep of a journal; lines that are cut off or are no chunk are left out. Raises UsageError where it is no journal."""
-    try:
-        head, *lines = read_bytes(path).split(b"\n")
-        identity = msgspec.json.decode(head, type=_Head).sweep
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except NO_RECORD as error:
-        raise UsageError(f"{path}: is no journal of a sweep: its first line names none") from error
+    head, records = read_journal(path, _Head, _record, "is no journal of a sweep: its first line names none")
     chunks: dict[int, SweptChunk] = {}
     covered: list[CoveredFinding] = []
-    for line in lines:
-        try:
-            record = _record(line)
-        except NO_RECORD:
-            continue
+    for record in records:
         if isinstance(record, Causes):
             covered = record.covered
         else:
             chunks[record.chunk] = record
-    return Sweep(identity=identity, chunks=chunks, covered=covered)
+    return Sweep(identity=head.sweep, chunks=chunks, covered=covered)
 
 
 def read_sweeps(folder: Path) -> list[Sweep]:

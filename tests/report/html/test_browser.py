@@ -82,14 +82,6 @@ def address(tmp_path_factory):
     return (folder / "index.html").as_uri()
 
 
-@pytest.fixture
-def opened(browse, address):
-    def opening(hash_="", **options):
-        return browse(address + hash_, **options)
-
-    return opening
-
-
 def subjects(page):
     return page.locator("table.map tbody th").all_inner_texts()
 

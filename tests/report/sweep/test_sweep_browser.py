@@ -22,14 +22,6 @@ def address(tmp_path_factory):
     return write_sweep_page(sweep_rows(sweeps), pairs, folder).as_uri()
 
 
-@pytest.fixture
-def opened(browse, address):
-    def opening(hash_="", **options):
-        return browse(address + hash_, **options)
-
-    return opening
-
-
 def cells(page, name):
     rows = page.locator(f"[aria-label='{name}'] tbody tr").all()
     return [row.locator("td").all_text_contents() for row in rows]
