@@ -74,6 +74,7 @@ def test_an_exporter_gets_its_graph_and_a_program_that_exports_anew(issue, tmp_p
     assert text.splitlines()[0].startswith("# toy-export: ")
     assert "def export(path):" in text
     assert "the framework itself gives" in text
+    assert "`pip install onnx numpy`, and run:" in text, "no package is called as the exporter is"
 
 
 def test_a_framework_gets_a_program_with_itself_alone(issue, finished, tmp_path):
@@ -93,9 +94,13 @@ def test_a_framework_gets_a_program_with_itself_alone(issue, finished, tmp_path)
     told = {**result, "implementation": "torch.sigmoid", "findings": [{**finding, "regime": "edge", "worst": worst}]}
     folder = tmp_path / "by-hand"
     folder.mkdir()
+    # Of what is said of the framework, packages are what is installed as such: CUDA and Python have versions too.
+    facts = {"onnxscript": "0.7.1", "numpy": "2.1.0", "cuda": "13.0", "python": "3.12.1", "device": "cpu"}
+    report["facts"]["backends"]["torch"] = facts
     (folder / "report.json").write_text(json.dumps({**report, "conforms": False, "results": [told]}))
     said = issue(case, "--out", "told", run=folder)
     assert said.code == 0, said.err
+    assert "`pip install onnxscript numpy`, and run:" in (tmp_path / "told" / "issue.md").read_text()
     code = (tmp_path / "told" / "repro.py").read_text()
     assert "actconform" not in code
     assert program(tmp_path / "told").returncode == 0  # torch has no such fault

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INSTALL = "pip install oddlib"
+ANEW = "pip install --force-reinstall --no-deps oddlib==2.5.0"  # pip leaves a distribution alone that is there
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
-def package(site: Path, code: str, version: str = "2.5.0") -> None:
+def package(site: Path, code: str, *requires: str) -> None:
     (site / "oddlib.py").write_text(code)
-    distribution(site, "oddlib", version)
+    distribution(site, "oddlib", "2.5.0", *requires)
 
 
 def distribution(site: Path, name: str, version: str, *requires: str) -> None:
@@ -58,7 +59,7 @@ def test_what_is_not_there_is_not_installed(site: Path) -> None:
     [
         (
             "import nosuchdependency",
-            "oddlib 2.5.0 needs nosuchdependency, which is not installed: pip install nosuchdep",
+            "oddlib 2.5.0 needs nosuchdependency, which is not installed: install the package that has it",
         ),
         (
             "raise ImportError('libodd.so.3: cannot open shared object file: No such file or directory')",
@@ -106,7 +107,23 @@ def test_a_package_that_lacks_a_part_of_itself_is_incomplete(site: Path) -> None
     (site / "oddlib").mkdir()
     (site / "oddlib" / "__init__.py").write_text("import oddlib.core")
     distribution(site, "oddlib", "2.5.0")
-    assert reason() == "oddlib 2.5.0 is incomplete, it lacks oddlib.core: install it anew: pip install oddlib"
+    assert reason() == f"oddlib 2.5.0 is incomplete, it lacks oddlib.core: install it anew: {ANEW}"
+
+
+def test_a_distribution_without_its_module_is_incomplete(site: Path) -> None:
+    """As where two packages write the same files and one of them is uninstalled."""
+    distribution(site, "oddlib", "2.5.0")
+    assert reason() == f"oddlib 2.5.0 is incomplete, it lacks oddlib: install it anew: {ANEW}"
+
+
+@pytest.mark.parametrize(
+    "code", ["import nosuch.core", "raise ImportError('libodd.so.3: cannot open shared object file: No such file')"]
+)
+def test_what_is_missing_is_named_as_pip_calls_it(site: Path, code: str) -> None:
+    package(site, code, "oddpart[fast]", "other; extra == 'docs'", "gone; python_version < '3'", "no standard !!")
+    absent = "absent-here>=6,<8; python_version > '3'"
+    distribution(site, "oddpart", "1.0", absent, "quick; extra == 'fast'", "oddlib")
+    assert reason().endswith(": pip install 'absent-here<8,>=6' quick")
 
 
 def test_memory_that_ends_is_no_matter_of_the_package(site: Path) -> None:
@@ -125,7 +142,7 @@ def test_the_plugins_requirement_says_what_is_too_old_before_it_is_imported(
     package(site, "answer = 42\n" if not old else "raise ImportError('it would not import either')")
     distribution(site, "oddplugin", "1.0", requirement)
     if old:
-        expected = "oddlib 2.5.0 is too old: oddplugin needs oddlib 2.6 or newer: pip install oddlib"
+        expected = "oddlib 2.5.0 is too old: oddplugin needs oddlib 2.6 or newer: pip install 'oddlib>=2.6'"
         assert reason(plugin="oddplugin") == expected
     else:
         assert imported("oddlib", INSTALL, plugin="oddplugin").answer == 42
@@ -136,3 +153,6 @@ def test_one_of_several_distributions_may_hold_it(site: Path) -> None:
     distribution(site, "oddlib_gpu", "3.1")
     said = reason(plugin="nosuchplugin", packages=("oddlib", "oddlib-gpu"))
     assert said == "oddlib-gpu 3.1 is installed, but cannot be imported: no"
+    distribution(site, "oddplugin", "1.0", "oddlib>=2", "oddlib-gpu>=4")
+    said = reason(plugin="oddplugin", packages=("oddlib", "oddlib-gpu"))
+    assert said.endswith("needs oddlib-gpu 4 or newer: pip install 'oddlib-gpu>=4'"), "never one beside the other"

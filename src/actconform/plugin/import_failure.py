@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from actconform.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import ModuleType
 
 # numpy 2 prints the first; pybind11 and numpy's own C code raise the others in its place.
@@ -33,7 +34,9 @@ def imported(name: str, install: str, *, plugin: str = "", packages: Sequence[st
     package, version = _installed(packages or (name,))
     called = f"{package} {version}".strip()
     if oldest := _too_old(package, version, plugin):
-        raise Unavailable(f"{called} is too old: {plugin} needs {package} {oldest} or newer: {install}")
+        raise Unavailable(
+            f"{called} is too old: {plugin} needs {package} {oldest} or newer: pip install '{package}>={oldest}'"
+        )
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
@@ -41,19 +44,25 @@ def imported(name: str, install: str, *, plugin: str = "", packages: Sequence[st
     except MemoryError:
         raise
     except Exception as error:  # what a package raises while it is imported has no common base
-        raise Unavailable(_cause(error, name, called, install, printed.getvalue())) from error
+        raise Unavailable(_cause(error, name, (package, version), install, printed.getvalue())) from error
     sys.stderr.write(printed.getvalue())
     return module
 
 
-def _cause(error: Exception, name: str, called: str, install: str, printed: str) -> str:
+def _cause(error: Exception, name: str, distribution: tuple[str, str], install: str, printed: str) -> str:
+    package, version = distribution
+    called = f"{package} {version}".strip()
     words = str(error).strip()
+    top = name.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and error.name:
-        if error.name == name:
-            return f"{name} is not installed: {install}"
-        if error.name.startswith(f"{name}."):
-            return f"{called} is incomplete, it lacks {error.name}: install it anew: {install}"
-        return f"{called} needs {error.name}, which is not installed: pip install {error.name.partition('.')[0]}"
+        if error.name == top and not version:
+            return f"{top} is not installed: {install}"
+        if error.name.partition(".")[0] == top:
+            # Any other command would find the distribution there, and leave it as it is.
+            anew = f"pip install --force-reinstall --no-deps {package}=={version}" if version else install
+            return f"{called} is incomplete, it lacks {error.name}: install it anew: {anew}"
+        remedy = _remedy(package) or f"install the package that has it; {package} does not say that it requires one"
+        return f"{called} needs {error.name}, which is not installed: {remedy}"
     if _NUMPY_1.search(f"{words}\n{printed}"):
         numpy_version = metadata.version("numpy")
         return (
@@ -61,10 +70,47 @@ def _cause(error: Exception, name: str, called: str, install: str, printed: str)
             f"take a release of it that was built for numpy {numpy_version.partition('.')[0]}"
         )
     if missing := _SHARED_LIBRARY.search(words):
-        return f"{called} needs the shared library {missing[1]}, which is not there: install that, or {install}"
+        remedy = _remedy(package) or "install it, as the documentation of the package says for this system"
+        return f"{called} needs the shared library {missing[1]}, which is not there: {remedy}"
     first = words.splitlines()[0] if words else "no reason given"
     reason = first if isinstance(error, ImportError | OSError) else f"{type(error).__name__}: {first}"
     return f"{called} is installed, but cannot be imported: {reason}"
+
+
+def _remedy(package: str) -> str:
+    """Return the command that installs all that a distribution requires and that is missing, or ""."""
+    missing = sorted(_missing(package))
+    return f"pip install {' '.join(map(shlex.quote, missing))}" if missing else ""
+
+
+def _missing(package: str) -> Iterator[str]:
+    """Yield the requirements of a distribution, and of what it requires in turn, that are not installed.
+
+    A module's name does not tell the package's (google.protobuf is in protobuf), so they are read from what is installed.
+    """
+    waiting, seen = [Requirement(package)], {canonicalize_name(package)}
+    while waiting:
+        parent = waiting.pop()
+        try:
+            texts = metadata.requires(parent.name) or ()
+        except metadata.PackageNotFoundError:
+            if parent.name != package:
+                yield f"{parent.name}{parent.specifier}"
+            continue
+        for needed in _readable(texts):
+            applies = needed.marker is None or any(
+                needed.marker.evaluate({"extra": extra}) for extra in ("", *parent.extras)
+            )
+            if applies and canonicalize_name(needed.name) not in seen:
+                seen.add(canonicalize_name(needed.name))
+                waiting.append(needed)
+
+
+def _readable(texts: Iterable[str]) -> Iterator[Requirement]:
+    """Yield what others require; what they wrote against the standard is left out, as no cause to fail here."""
+    for text in texts:
+        with suppress(InvalidRequirement):
+            yield Requirement(text)
 
 
 def _installed(packages: Sequence[str]) -> tuple[str, str]:

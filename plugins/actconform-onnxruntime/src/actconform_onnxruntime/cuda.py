@@ -92,8 +92,9 @@ def device_facts(load: Open = ctypes.CDLL) -> dict[str, str]:
     import onnxruntime
 
     if PROVIDER not in onnxruntime.get_available_providers():
+        # Both, for they write the same files: of two that are there, what is left of the second is not whole.
         raise Unavailable(
-            f"onnxruntime {onnxruntime.__version__} is the CPU package: pip uninstall onnxruntime, then "
+            f"onnxruntime {onnxruntime.__version__} is the CPU package: pip uninstall onnxruntime onnxruntime-gpu, then "
             'pip install "actconform-onnxruntime[cuda]" (Linux x86-64 only)'
         )
     if not hasattr(onnxruntime.InferenceSession, RECORD):

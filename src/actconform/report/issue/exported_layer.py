@@ -28,6 +28,7 @@ from actconform.checking.trained.runs import TrainedRuns
 from actconform.errors import Unsupported
 from actconform.report.issue.exported_part import TWICE, answers, attach_part, bound_of, within
 from actconform.report.issue.from_check import MINIMAL_EXPORTER, replaced, write_texts
+from actconform.report.issue.packages import packages_among
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 SECONDS = 300  # for a framework to open the model and export
 NATIVE_ERRORS = 16  # of the layer itself that are explained by rounding, as spreads are
-VERSION = re.compile(r"\d+\.\d.*")  # of a package, among facts
 
 
 class ExporterFault(NamedTuple):
@@ -169,8 +169,7 @@ def _evaluations(runtimes: Sequence[RuntimeRuns]) -> Iterator[_Evaluation]:
 
 
 def _packages(fault: ExporterFault, evaluation: _Evaluation) -> tuple[str, ...]:
-    versions = [name for name, value in fault.check.facts.items() if VERSION.fullmatch(value)]
-    return tuple(dict.fromkeys((*versions, *evaluation.packages, "onnx", "numpy")))
+    return tuple(dict.fromkeys((*packages_among(fault.check.facts), *evaluation.packages, "onnx", "numpy")))
 
 
 def _program_result(runs: TrainedRuns, place: Path, *arguments: str) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.report.html.reproduce import DTYPE_NAMES, function_of
 from actconform.report.issue.from_check import write_minimal
+from actconform.report.issue.packages import packages_among
 from actconform.report.issue.question import questions
 from actconform.report.issue.reported import ReportedFinding, with_output, without_elements
 from actconform.workers.protocol import Call, Job
@@ -87,7 +88,7 @@ def of_exporter(
     evaluation = module_text(exported_standalone.__name__)
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
     if code:
-        packages = tuple(dict.fromkeys((exporter.source, exporter.name)))
+        packages = packages_among(about.facts)
         exported_anew = replace(about, source=f"{code}\n\n{evaluation}", exporting=code, packages=packages)
         write_minimal(out, minimal, None, exported_anew, signs)
         if not minimal.reproduced or _shows(

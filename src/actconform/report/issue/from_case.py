@@ -28,6 +28,7 @@ from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
 from actconform.report.issue.exporter import GraphRun, of_exporter
 from actconform.report.issue.from_check import replaced, write_minimal, write_texts
+from actconform.report.issue.packages import packages_among
 from actconform.report.issue.question import Question, native_interval, questions
 from actconform.report.issue.reported import INVALID, ReportedFinding, with_output, without_elements
 from actconform.report.read import read_report
@@ -149,7 +150,8 @@ def _of_framework(reported: ReportedFinding, vectors: VectorCache, out: Path) ->
             title=f"{result.implementation} ({result.dtype}): {element.got:.6g} where {element.wanted:.6g} is right",
         )
         if program:
-            about = replace(about, program=f"{program}\n{_verdict(finding, low, high)}", packages=(result.route,))
+            text = f"{program}\n{_verdict(finding, low, high)}"
+            about = replace(about, program=text, packages=packages_among(about.facts))
     with replaced(out) as fresh:
         write_texts(fresh, about)
     return out

@@ -156,8 +156,10 @@ def _how_to_run(reproduction: Reproduction, *, with_graph: bool) -> Iterator[str
     if reproduction.criterion == "layer":
         yield from _how_to_export(reproduction)
         return
-    packages = " ".join(dict.fromkeys((*reproduction.packages[:1], *(("onnx", "numpy") if with_graph else ()))))
-    yield f"Unpack the folder, `pip install {packages}`, and run:"
+    # Of a runtime's packages one suffices; it has the facts of the first, where it has any.
+    packages = [name for name in reproduction.packages if name in reproduction.facts] or reproduction.packages[:1]
+    names = " ".join(dict.fromkeys((*packages, *(("onnx", "numpy") if with_graph else ()))))
+    yield f"Unpack the folder, `pip install {names}`, and run:" if names else "Unpack the folder, and run:"
     yield ""
     yield from fenced([f"python {PROGRAM}"])
     yield ""
