@@ -2,7 +2,7 @@
 
 For each Python that runs here: an environment, `pip install` from the folder of built packages, a check of an ONNX file and a
 run. Prints a table with the versions and the seconds of each step; exit code 1 where a step fails, 2 where no Python runs or
-one that was named does not.
+one that was named does not. With --keep the environments stay, with what the run printed, to look at what was installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -35,18 +36,22 @@ def main() -> int:
     """Install, check and run with each Python; print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.installing", description=__doc__)
     parser.add_argument("dist", type=Path, help="the folder of built packages")
-    parser.add_argument("--extras", default="ort", help="what of the core's extras is installed (ort)")
+    parser.add_argument("--install", action="append", help="a package to install, repeatable (actconform[ort])")
     parser.add_argument("--constraints", type=Path, help="versions to take, for pip (the newest)")
     parser.add_argument("--python", action="append", help="an interpreter (python3.11, python3.12, python3.13)")
     parser.add_argument("--pattern", default="gelu-*", help="the cases of the run (gelu-*)")
+    parser.add_argument("--keep", type=Path, help="a folder in which the environments are made, and left")
     options = parser.parse_args()
+    options.install = options.install or ["actconform[ort]"]
+    if options.keep and options.keep.exists():
+        parser.error(f"{options.keep} is there already: remove it, or name another folder")
     there = [python for python in options.python or PYTHONS if runs(python)]
     missing = [python for python in options.python or PYTHONS if python not in there]
     for python in missing:
         print(f"{python}: does not run here, not tried", file=sys.stderr)
     if not there or (options.python and missing):
         return 2
-    print("| Python | extras | " + " | ".join(step.name for step in steps("", Path(), options)) + " |")
+    print("| Python | installed | " + " | ".join(step.name for step in steps("", Path(), options)) + " |")
     print("|---|---|" + "---|" * len(steps("", Path(), options)))
     return int(not all([row(python, options) for python in there]))  # noqa: C419  it takes all of them
 
@@ -68,7 +73,7 @@ def steps(python: str, folder: Path, options: argparse.Namespace) -> list[Step]:
     actconform = [there, "-m", "actconform"]
     return [
         Step("python -m venv", [python, "-m", "venv", str(folder / "venv")]),
-        Step("pip install", [*install, f"actconform[{options.extras}]"]),
+        Step("pip install", [*install, *options.install]),
         Step("actconform check", [*actconform, "check", "model.onnx"]),
         Step(f"actconform run '{options.pattern}'", [*actconform, "run", options.pattern]),
     ]
@@ -76,23 +81,33 @@ def steps(python: str, folder: Path, options: argparse.Namespace) -> list[Step]:
 
 def row(python: str, options: argparse.Namespace) -> bool:
     """Take the steps with one Python and print its row; return whether all ended as they should."""
-    with TemporaryDirectory(prefix="actconform-installing-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = _folder(python, options.keep, stack)
         write_model(folder / "model.onnx")
         asked = subprocess.run([python, "-c", RELEASES], capture_output=True, text=True, check=True)  # noqa: S603
-        cells = [asked.stdout.strip(), options.extras]
+        cells = [asked.stdout.strip(), ", ".join(options.install)]
         for step in steps(python, folder, options):
             started = time.perf_counter()
             done = subprocess.run(  # noqa: S603
                 step.command, cwd=folder, env=NO_PYTHONPATH, capture_output=True, text=True, check=False
             )
             cells.append(f"{time.perf_counter() - started:.0f} s")
+            (folder / "printed.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
             if done.returncode:
                 cells[-1] = f"failed with {done.returncode}"
                 print(f"{' '.join(step.command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}", file=sys.stderr)
                 break
         print(f"| {' | '.join(cells)} |", flush=True)
         return not cells[-1].startswith("failed")
+
+
+def _folder(python: str, keep: Path | None, stack: ExitStack) -> Path:
+    """Return the empty folder of one Python: in `keep` if there is one, otherwise removed with `stack`."""
+    if keep is None:
+        return Path(stack.enter_context(TemporaryDirectory(prefix="actconform-installing-")))
+    folder = keep.resolve() / Path(python).name
+    folder.mkdir(parents=True)
+    return folder
 
 
 def write_model(path: Path) -> None:

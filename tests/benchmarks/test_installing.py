@@ -31,10 +31,20 @@ def called(tmp_path, monkeypatch, capsys):
 
 
 def test_a_python_that_takes_every_step_has_a_row(called):
-    code, said = called("nothing of it", "--extras", "ort,golden")
+    code, said = called("nothing of it", "--install", "actconform[ort,golden]", "--install", "actconform-tract")
     assert code == 0
-    (row,) = [line for line in said.out.splitlines() if line.startswith("| 3.13.9 Linux x86_64 | ort,golden |")]
+    start = "| 3.13.9 Linux x86_64 | actconform[ort,golden], actconform-tract |"
+    (row,) = [line for line in said.out.splitlines() if line.startswith(start)]
     assert row.count(" s |") == 4
+
+
+def test_environments_that_are_kept_are_there_with_what_was_printed_and_never_overwritten(called, tmp_path, capsys):
+    assert called("actconform run", "--keep", str(tmp_path / "kept"))[0] == 1
+    assert (tmp_path / "kept" / "python" / "venv" / "bin" / "python").exists()
+    assert (tmp_path / "kept" / "python" / "printed.txt").read_text() == "it went wrong\n"
+    with pytest.raises(SystemExit):
+        called("nothing of it", "--keep", str(tmp_path / "kept"))
+    assert "kept is there already: remove it, or name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", ["pip install", "actconform check", "actconform run"])
