@@ -2,7 +2,7 @@
 
 The spread of an element is the root mean square of how far it moved over the draws of rounding. The error is held against
 the largest of it, the mean spread of its tensor (eight draws leave some elements where they were), and one rounding of the
-output. LIMIT leaves a factor of ten above what was seen of healthy runtimes: 1.6 on trained models (docs/check.md).
+output. LIMIT leaves a factor of ten above what was seen of healthy runtimes: 1.6 on trained models (docs/zoo.md).
 """
 
 from __future__ import annotations

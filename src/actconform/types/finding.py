@@ -118,30 +118,30 @@ WITHIN_LIMITS = "nondeterministic, within the limits"  # of answers that differ 
 # The gravest class first: the order among findings of equal severity. Every class stands here.
 CLASSES: dict[str, ClassRow] = {
     FindingClass.CRASH: ClassRow(
-        *_ALWAYS_CRITICAL, "nothing in the process has an answer any more", "the process died", of_call=True
+        *_ALWAYS_CRITICAL, "the process died, with everything else that ran in it", "the process died", of_call=True
     ),
     FindingClass.NONDETERMINISTIC: ClassRow(
         *_ALWAYS_CRITICAL,
-        "an answer is right at times; a number that is wrong in all of them is a finding of its own",
+        "the same call is right at one time and wrong at another; a number that is always wrong has a finding of its own",
         "the same call gives other outputs",
         of_call=True,
         short="random",
     ),
     FindingClass.INVALID_MODEL: ClassRow(
         *_ALWAYS_CRITICAL,
-        "no runtime has to load the graph, and nothing was raised at its export",
+        "a runtime may refuse the graph, and the exporter raised no error",
         "the graph is no valid ONNX model",
         short="invalid",
     ),
     FindingClass.NAMES: ClassRow(
-        *_ALWAYS_CRITICAL, "inputs or outputs are missing, or are others", "other inputs or outputs than expected"
+        *_ALWAYS_CRITICAL, "inputs or outputs are missing or have other names", "other inputs or outputs than expected"
     ),
-    FindingClass.SHAPE: ClassRow(*_ALWAYS_CRITICAL, "an output of another shape", "another shape than expected"),
+    FindingClass.SHAPE: ClassRow(*_ALWAYS_CRITICAL, "an output has another shape", "another shape than expected"),
     FindingClass.NAN_LOST: ClassRow(
-        *_VALUE, "a fault upstream is hidden by a number", "a number where NaN is expected", special_value=True
+        *_VALUE, "a number hides a fault in what was computed before", "a number where NaN is expected", special_value=True
     ),
     FindingClass.NAN_MADE: ClassRow(
-        *_VALUE, "NaN spreads to all that reads it", "NaN where a number is expected", special_value=True
+        *_VALUE, "NaN spreads to everything that is computed from it", "NaN where a number is expected", special_value=True
     ),
     FindingClass.INF: ClassRow(
         *_VALUE,
@@ -161,17 +161,17 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.RANGE: ClassRow(
         *_NUMBER,
-        "outside of what the function can be: a logarithm fails",
+        "outside the range of the function: a logarithm of it fails",
         "a value outside the function's range",
         unit="ulp",
         sized=True,
     ),
     FindingClass.DTYPE: ClassRow(
-        *_ALWAYS_CRITICAL, "a graph or an output of another element type", "another element type than expected"
+        *_ALWAYS_CRITICAL, "a graph or an output has another element type", "another element type than expected"
     ),
     FindingClass.PROPERTY: ClassRow(
         *_ALWAYS_CRITICAL,
-        "what the function is used for does not hold at ordinary inputs",
+        "a property that users rely on does not hold at ordinary inputs",
         "outputs contradict each other",
     ),
     FindingClass.MUTATES_INPUT: ClassRow(
@@ -183,7 +183,7 @@ CLASSES: dict[str, ClassRow] = {
     ),
     WITHIN_LIMITS: ClassRow(
         *_ALWAYS_MAJOR,
-        "a run cannot be repeated; every answer is within the limits",
+        "a run cannot be repeated; every output is within its limits",
         "the same call gives other outputs",
         of_call=True,
         short="random",
@@ -197,13 +197,13 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.MEMORY_GROWTH: ClassRow(
         *_ALWAYS_MAJOR,
-        "a long run ends without memory, files or threads; no number is wrong",
+        "a long run exhausts memory, files or threads; no number is wrong",
         "each call, or program, leaves memory, files, threads or processes behind",
         of_call=True,
         short="memory",
     ),
     FIXED_SHAPE: ClassRow(
-        *_ALWAYS_MAJOR, "valid, and refuses every other size at the first call", "the graph takes one size alone"
+        *_ALWAYS_MAJOR, "the graph is valid, and refuses every other size at the first call", "the graph takes one size alone"
     ),
     FindingClass.PLACEMENT: ClassRow(
         *_ALWAYS_MAJOR,
@@ -216,7 +216,7 @@ CLASSES: dict[str, ClassRow] = {
         MINOR,
         MINOR,
         MINOR,
-        "each number is within its limit, their sum drifts",
+        "each number is within its limit, but their sum drifts",
         "errors lean to one side",
         unit="scaled",
         sized=True,
@@ -226,7 +226,7 @@ CLASSES: dict[str, ClassRow] = {
         MINOR,
         MINOR,
         MINOR,
-        "another error than its known formula explains",
+        "the error is not the one that the known formula explains",
         "the formula by which it is computed cannot give this",
         unit="bound",
         sized=True,
@@ -239,7 +239,7 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.SUBNORMAL_FLUSH: ClassRow(
         *_ALWAYS_MINOR,
-        "numbers below the smallest normal one are taken or given as 0",
+        "numbers below the smallest normal one are read or returned as 0",
         "a subnormal number was taken or given as 0",
         short="flush",
     ),
