@@ -205,26 +205,31 @@ def document(clean: Sequence[Row], injected: Sequence[Row]) -> str:
     described = "\n".join(f"- `{each.name}`: {each.what}" for each in ARCHITECTURES)
     return f"""# Architectures beside their exports
 
-Written by `make architectures ARGS='--into docs/architectures.md'`: `actconform check` on models in torch, Keras, JAX and transformers that
-nobody here tuned to. Weights are random by a fixed seed; gains, biases and the statistics of BatchNorm are moved away from one and zero.
-The last lines are published pairs out of the wheels {" and ".join(WHEELS)}: a TorchScript, a SavedModel and a TFLite file beside the
+Does [`actconform check`](trained.md) accept correct exports of common architectures, and does it find faults at the right layer? This page shows its results on
+models in torch, Keras, JAX and transformers, to which nothing in actconform was tuned. `make architectures ARGS='--into docs/architectures.md'` writes it.
+
+Weights are random with a fixed seed; gains, biases and the statistics of BatchNorm are moved away from one and zero.
+The last lines are published pairs from the wheels {" and ".join(WHEELS)}: a TorchScript, a SavedModel and a TFLite file, each compared with the
 ONNX file of the same wheel.
 
 {described}
 
 ## As they are
 
-Each is exported by every exporter that takes it, and each graph runs in ONNX Runtime beside the framework. Rounding must explain every answer.
-Layers matched: names of layers, and of functions within them, that have a tensor of the graph as partner. Spreads: the worst error of an
-output, in how far rounding moves it. Error / bound: the largest of all layers and nodes; above 1 would be an alarm. Seconds are those of
-the clock and of the processors for all exports of a model, MiB the peak of all processes together.
+Each model is exported by every exporter that accepts it. Each graph runs in ONNX Runtime and is compared with the framework; rounding must explain every output.
+The columns:
+
+- layers matched: layers, and functions within them, for which a tensor of the graph was identified;
+- spreads: the worst error of an output, divided by how far rounding moves it;
+- error / bound: the largest ratio over all layers and nodes; above 1 would be a false alarm;
+- s (CPU): seconds of the clock, and of the processors, for all exports of a model; MiB: the peak memory of all processes together.
 
 {table(HEALTHY, clean)}
 
 ## With a fault
 
-In the export (blame `exporter`), in the runtime, in its optimizer, in the framework. Each must be told first at its layer or at a function that
-the layer calls ("LAYER:FUNCTION"; "" is the model itself), and nothing else be blamed. The time includes opening the framework.
+The fault is in the export (blame `exporter`), in the runtime, in its optimizer, or in the framework. The first fault that the check names must be at this layer, or
+at a function that the layer calls ("LAYER:FUNCTION"; "" is the model itself), and nothing else may be blamed. The time includes opening the framework.
 
 {table(FOUND, injected)}
 {failed}"""

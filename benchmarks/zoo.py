@@ -192,22 +192,27 @@ def document(clean: Sequence[Row], injected: Sequence[Row]) -> str:
     """Return the page about both, in Markdown."""
     return f"""# Trained models, as they are and with faults
 
-Written by `make zoo ARGS='--into docs/zoo.md'`: `actconform check` on the models in the wheels {", ".join(WHEELS)}, with inputs drawn
-by seed 0. `{QUANTIZED}` is `{QUANTIZED_FROM}` with the weights of its convolutions in 8 bits.
+Does [`actconform check`](check.md) accept correct runtimes on real models, and does it find faults? This page shows its results on trained models from published
+wheels, first unchanged, then with a fault in one node. `make zoo ARGS='--into docs/zoo.md'` writes it.
+
+The models come from the wheels {", ".join(WHEELS)}; inputs are drawn with
+seed 0. `{QUANTIZED}` is `{QUANTIZED_FROM}` with the weights of its convolutions in 8 bits.
 
 ## As they are
 
-Rounding explains every answer. Spreads: the worst error of an output, in how far rounding moves it; {LIMIT:g} are allowed. Error / bound:
-the largest of all tensors, at every level of optimization; above 1 would be an alarm. The loosest bound is that of the tensor where a
-fault has to be largest to be seen, over the magnitude of the tensor. Seconds are those of the clock and of the processors, MiB the peak
-of all processes together.
+Rounding must explain every output. The columns:
+
+- spreads: the worst error of an output, divided by how far rounding moves it; {LIMIT:g} are allowed;
+- error / bound: the largest ratio over all tensors, at every level of optimization; above 1 would be a false alarm;
+- loosest bound: the largest bound, divided by the largest value of its tensor; a smaller fault may go unseen there;
+- s (CPU): seconds of the clock, and of the processors; MiB: the peak memory of all processes together.
 
 {table(HEALTHY, clean)}
 
 ## With a fault in the runtime
 
-The runtime is ONNX Runtime on a model in which one node is changed, by the package `actconform-faulty`; `-optimized` faults are there only
-where it optimizes. Each is found at that node; where nodes are fused, at those fused with it.
+The runtime is ONNX Runtime on a model in which the package `actconform-faulty` changed one node. Faults called `-optimized` only occur
+with optimization. Each must be found at that node, or if nodes are fused, at the nodes fused with it.
 
 {table(FOUND, injected)}
 """

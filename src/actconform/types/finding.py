@@ -138,10 +138,16 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.SHAPE: ClassRow(*_ALWAYS_CRITICAL, "an output has another shape", "another shape than expected"),
     FindingClass.NAN_LOST: ClassRow(
-        *_VALUE, "a number hides a fault in what was computed before", "a number where NaN is expected", special_value=True
+        *_VALUE,
+        "a number hides a fault in what was computed before",
+        "a number where NaN is expected",
+        special_value=True,
     ),
     FindingClass.NAN_MADE: ClassRow(
-        *_VALUE, "NaN spreads to everything that is computed from it", "NaN where a number is expected", special_value=True
+        *_VALUE,
+        "NaN spreads to everything that is computed from it",
+        "NaN where a number is expected",
+        special_value=True,
     ),
     FindingClass.INF: ClassRow(
         *_VALUE,
@@ -203,7 +209,9 @@ CLASSES: dict[str, ClassRow] = {
         short="memory",
     ),
     FIXED_SHAPE: ClassRow(
-        *_ALWAYS_MAJOR, "the graph is valid, and refuses every other size at the first call", "the graph takes one size alone"
+        *_ALWAYS_MAJOR,
+        "the graph is valid, and refuses every other size at the first call",
+        "the graph takes one size alone",
     ),
     FindingClass.PLACEMENT: ClassRow(
         *_ALWAYS_MAJOR,

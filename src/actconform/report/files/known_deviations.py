@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 HEAD = """# Known deviations
 
-Made by `make docs` from the `causes.toml` of the plugins and `golden/observed.json`; do not edit. A case is XFAIL only when every
-element of every finding lies within a formula here, or its finding is of a class listed here; [causes.md](causes.md) says how a formula
-is read and held. "Explained" counts the elements in all runs recorded, and the largest share of the formula's bound that one of them took.
+All registered causes: where frameworks, exporters and runtimes are known to differ from the definition, and by which formula. Search this page for the id that a
+report names after "known". `make docs` writes it from the `causes.toml` of the plugins and `golden/observed.json`; do not edit it.
+
+A case is XFAIL only if every element of every finding lies within a formula here, or its finding has a class that is listed here. [causes.md](causes.md) explains the
+formulas. "Explained" counts the elements in all recorded runs, and states the largest share of the formula's bound that one of them took.
 """
 
 
@@ -27,7 +29,7 @@ def document(register: Register, evidence: Mapping[str, tuple[int, float]]) -> s
 
 def _libraries(libraries: tuple[LibraryAccuracy, ...]) -> Iterator[str]:
     yield "## Libraries\n"
-    yield "Errors of primitives in f32, in ULP of the result, + units of 2^-24 absolute; in 16 bits 1 ULP where not stated otherwise.\n"
+    yield "The largest errors of primitives in f32, in ULP of the result, plus units u of 2^-24; in 16 bits 1 ULP unless stated.\n"
     yield "| library | holds for | primitives | subnormal numbers |"
     yield "|---|---|---|---|"
     for library in libraries:
@@ -56,9 +58,9 @@ def _cause(cause: Cause, proof: tuple[int, float] | None) -> Iterator[str]:
         words.append(f"Explained: {count:,} elements" + (f", at most {used:.2g} of the bound." if used else "."))
     yield " ".join(words) + "\n"
     if cause.graph:
-        yield "The graph is the formula, where computed exactly it is the definition.\n"
+        yield "The graph is the formula, provided that computed exactly it is the definition.\n"
     if cause.rewrite:
-        yield f"In models that `actconform check` is given: the graph rewritten by `{cause.rewrite}` is the formula.\n"
+        yield f"For `actconform check` on a user's model: the graph rewritten by `{cause.rewrite}` is the formula.\n"
     rows = [[f"{kernel}", "value", _texts(texts)] for kernel, texts in cause.value.items()]
     rows += [[f"{kernel}", "gradient", _texts(texts)] for kernel, texts in cause.gradient.items()]
     rows += [[kernel, "both", f"as {name}"] for kernel, name in cause.same_as.items()]
