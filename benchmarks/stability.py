@@ -25,7 +25,7 @@ import msgspec
 
 from actconform.plugin.loader import load_plugins
 from actconform.run.recorder import REPORT, RESULTS, read_facts, read_results
-from actconform.text import visible
+from actconform.text import number_of, visible
 from actconform.types import Route, base_name
 
 if TYPE_CHECKING:
@@ -219,14 +219,14 @@ def say(runs: Sequence[Ran], found: Sequence[Difference]) -> bool:
     """Print what changed with facts, in short, and all that did without; return whether there was none of the latter."""
     explained = Counter(one.changed for one in found if one.changed)
     for changed, count in explained.items():
-        click.echo(f"explained: {count} cases, by {'; '.join(changed)}")
+        click.echo(f"explained: {number_of(count, 'case')}, by {'; '.join(changed)}")
         click.echo("\n".join(f"  {visible(_words(one))}" for one in found if one.changed == changed))
     unexplained = [one for one in found if not one.changed]
     for one in unexplained:
         click.echo(f"UNEXPLAINED: {visible(_words(one))}")
     cases = len({case for run in runs for case in run.results})
     click.echo(
-        f"{'NOT STABLE' if unexplained else 'STABLE'}: {cases} cases in {len(runs)} runs; {len(unexplained)} changes without "
+        f"{'NOT STABLE' if unexplained else 'STABLE'}: {number_of(cases, 'case')} in {number_of(len(runs), 'run')}; {number_of(len(unexplained), 'change')} without "
         f"a changed fact, {sum(explained.values())} with one."
     )
     return not unexplained

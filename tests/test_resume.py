@@ -199,7 +199,7 @@ def test_a_verdict_that_was_edited_is_not_believed(environment: dict[str, str], 
     assert lines.count('"verdict":"FAIL"') > 0
     (folder / "results.jsonl").write_text(lines.replace('"verdict":"FAIL"', '"verdict":"PASS"', 1) + "[]\n")
     done = finished(folder, environment, "--resume")
-    assert "2 lines of results.jsonl are dropped, and what they were of is run again" in done.stdout
+    assert "2 lines of results.jsonl are dropped, and what is missing now is run again" in done.stdout
     assert f"resumed: {len(SELECTION) - 2} of {len(SELECTION)}" in done.stdout  # one ended in an ERROR anyway
     assert substance(folder) == whole
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.text import LONGEST, one_line, visible
+from actconform.text import LONGEST, number_of, one_line, visible
 
 COMMANDS = (
     "error",
@@ -72,3 +72,17 @@ def test_a_long_message_is_cut_and_says_by_how_much() -> None:
     assert len(line) < LONGEST + 50
     assert re.fullmatch(r"begins x+… \(98,021 letters left out\) …x+ ends: do this", line)
     assert one_line("a\n\n  b\tc ") == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "shown"),
+    [
+        (0, ("element",), "0 elements"),
+        (1, ("element",), "1 element"),
+        (1234, ("element",), "1,234 elements"),
+        (1, ("value is", "values are"), "1 value is"),
+        (2, ("value is", "values are"), "2 values are"),
+    ],
+)
+def test_one_of_a_thing_is_no_plural(count: int, words: tuple[str, ...], shown: str) -> None:
+    assert number_of(count, *words) == shown

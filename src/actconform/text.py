@@ -31,12 +31,17 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     return shortened(" ".join(visible(text).split()), longest)
 
 
+def number_of(count: int, singular: str, plural: str = "") -> str:
+    """Return how many of something there are: "1 element", "1,234 elements"; without `plural` that of `singular` has an s."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
 def shortened(text: str, longest: int = LONGEST) -> str:
     """Return `text`; where it has more than `longest` letters its beginning and its end, and how many are left out between."""
     if len(text) <= longest:
         return text
     end = longest // 4
-    return f"{text[: longest - end]}… ({len(text) - longest:,} letters left out) …{text[-end:]}"
+    return f"{text[: longest - end]}… ({number_of(len(text) - longest, 'letter')} left out) …{text[-end:]}"
 
 
 def _first_spelled(match: re.Match[str]) -> str:

@@ -168,7 +168,7 @@ def test_stable_runs_are_said_to_be_and_the_settings_are_those_stated(
     lines = done.output.splitlines()
     assert len(lines) == 12
     assert lines[0].startswith("run 1: 1 thread, as the machine is: 1 PASS; ")
-    assert lines[-1] == "STABLE: 1 cases in 11 runs; 0 changes without a changed fact, 0 with one."
+    assert lines[-1] == "STABLE: 1 case in 11 runs; 0 changes without a changed fact, 0 with one."
     assert [setting for setting, _ in asked] == list(stability.SETTINGS)
     assert {tuple(patterns) for _, patterns in asked} == {stability.MATRIX}
 
@@ -182,16 +182,16 @@ def test_unexplained_changes_are_named_and_end_with_1_explained_ones_do_not(
     assert done.exit_code == 0, done.output
     assert [patterns for _, patterns in asked] == [("gelu-*",)] * 2
     assert done.output.splitlines()[2:] == [
-        "explained: 1 cases, by torch cpu_capability AVX512 -> AVX2",
+        "explained: 1 case, by torch cpu_capability AVX512 -> AVX2",
         f"  {CASE}: XFAIL, inf at y in run 1; PASS in run 2",
-        "STABLE: 1 cases in 2 runs; 0 changes without a changed fact, 1 with one.",
+        "STABLE: 1 case in 2 runs; 0 changes without a changed fact, 1 with one.",
     ]
     runs_are(*explained, ran("", AVX2, result("CRASH")))
     done = CliRunner().invoke(stability.main, ["--runs", "3"])
     assert done.exit_code == 1
     assert done.output.splitlines()[-2:] == [
         f"UNEXPLAINED: {CASE}: PASS in run 2; CRASH in run 3",
-        "NOT STABLE: 1 cases in 3 runs; 1 changes without a changed fact, 1 with one.",
+        "NOT STABLE: 1 case in 3 runs; 1 change without a changed fact, 1 with one.",
     ]
 
 

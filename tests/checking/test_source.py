@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,9 +20,6 @@ from onnx.external_data_helper import convert_model_to_external_data
 from actconform.checking import source as source_module
 from actconform.checking.source import read_source
 from actconform.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PREFIX = '<ir_version: 8, opset_import: ["" : 17]>\n'
 PLAIN = PREFIX + "g (float[b, 3] x) => (float[b, 3] y) { y = Relu(x) }"
@@ -149,6 +146,32 @@ def test_what_is_no_model_is_recognized_by_its_content(tmp_path: Path, content, 
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert re.search(words, refused(path))
+
+
+MAKE = "def make(seed=0, *, deep=True):\n    return '\\d'\n"
+OTHERS = "def train(data): ...\ndef _hidden(): ...\ndef plot(): ...\nclass Net: ...\nasync def load(): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (MAKE + OTHERS, "name the function in it that makes the model: net:make$"),
+        (MAKE + "def build_small(): ...\n", "net:make or net:build_small$"),
+        ("def small(): ...\n", "makes the model: net:small$"),
+        ("def make(size): ...\n", "takes no arguments and returns the model: net:make$"),
+        ("def make(:", "takes no arguments and returns the model: net:make$"),
+    ],
+    ids=["one of others", "two", "another name", "arguments", "broken"],
+)
+def test_of_a_python_file_the_function_that_makes_a_model_is_named(tmp_path: Path, monkeypatch, recwarn, text, words):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(text)
+    assert re.search(f"^net.py: is a Python file: .*{words}", refused(Path("net.py")))
+    Path("sub").mkdir()
+    Path("sub/net.py").write_text(text)
+    assert re.search(words.replace("net:", "sub.net:"), refused(Path("sub/net.py")))
+    assert "from the folder where" in refused(tmp_path / "net.py")
+    assert not recwarn
 
 
 def test_a_truncated_model_is_refused_wherever_it_ends(tmp_path: Path):

@@ -153,7 +153,7 @@ def test_verify_names_the_damage_and_does_not_exit_with_0(damage, folder: Path, 
     for words in expected:
         assert words in line
     if code == 1:
-        assert output.splitlines()[-1] == f"1 problems in {folder}"
+        assert output.splitlines()[-1] == f"1 problem in {folder}"
 
 
 def test_the_real_command_refuses_a_flipped_bit(folder: Path):

@@ -44,7 +44,7 @@ def test_what_a_kill_left_is_dropped_and_told(cli, tmp_path):
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"case":"relu')
     said = cli("history", "add", "b", *ADD)
-    assert (said.code, "13 bytes of an addition that did not come to its end are dropped" in said.out) == (0, True)
+    assert (said.code, "dropped 13 bytes of an addition that did not come to its end" in said.out) == (0, True)
 
 
 @pytest.mark.usefixtures("nights")

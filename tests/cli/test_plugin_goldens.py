@@ -49,7 +49,7 @@ def test_a_plugins_goldens_are_minted_into_its_folder_and_found_there(own: Path,
     without = cli("run", route)
     assert without.code == 1
     assert "write them with `actconform golden mint own-net`" in without.out
-    assert "1 problems in" in cli("golden", "verify", "--fast", "own-net").out
+    assert "1 problem in" in cli("golden", "verify", "--fast", "own-net").out
 
     said = cli("golden", "mint", "own-net")
     assert (said.code, said.err) == (0, "")

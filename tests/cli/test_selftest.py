@@ -61,7 +61,7 @@ def test_one_fault_in_real_workers_is_caught(cli: Callable[..., Any]) -> None:
         "|---|---|---|---|---|---|",
         "| precision | 1 | 1 | 0 | 0 | 0 |",
         "| all | 1 | 1 | 0 | 0 | 0 |",
-        "1 of 1 injected faults caught, with the right class and blame; 0 false alarms in 1 healthy cases.",
+        "1 of 1 injected fault caught, with the right class and blame; 0 false alarms in 1 healthy case.",
     ]
 
 
@@ -76,9 +76,7 @@ def test_a_healthy_backend_under_a_limit_that_is_too_strict_is_a_false_alarm_and
     assert said.code == 1
     alarm, verdict = said.out.splitlines()[-2:]
     assert alarm.startswith("false alarm: sigmoid/value/f32/torch: FAIL, ")
-    assert (
-        verdict == "1 of 1 injected faults caught, with the right class and blame; 1 false alarms in 1 healthy cases."
-    )
+    assert verdict == "1 of 1 injected fault caught, with the right class and blame; 1 false alarm in 1 healthy case."
 
 
 def test_the_register_is_active_with_that_of_the_settings(
@@ -113,7 +111,7 @@ def test_every_outcome_has_its_column_and_every_problem_its_line(
         "a@three: wrong blame; wanted inf, seen inf (runtime)",
         "a@four: wrong class; wanted inf, seen nan-made (framework), tail (framework)",
         "false alarm: relu/value/f32/torch: FAIL, made up",
-        "1 of 4 injected faults caught, with the right class and blame; 1 false alarms in 7 healthy cases.",
+        "1 of 4 injected faults caught, with the right class and blame; 1 false alarm in 7 healthy cases.",
     ]
 
 
@@ -128,7 +126,7 @@ def test_what_is_healthy_but_unusual_is_listed_and_whether_it_was_accused(
     assert said.code == 1
     assert "| odd@one | counts backwards | accused |" in said.out
     assert "| odd@one-more | counts twice | left alone |" in said.out
-    assert said.out.splitlines()[-1].endswith("1 false alarms in 9 healthy cases, of 2 unusual backends among them.")
+    assert said.out.splitlines()[-1].endswith("1 false alarm in 9 healthy cases, of 2 unusual backends among them.")
 
 
 @pytest.mark.parametrize("one", WRONG[1:], ids=lambda one: one.outcome)

@@ -36,7 +36,7 @@ def test_a_site_is_written_and_written_again_the_same(cli, tmp_path):
     [
         (("public", "--store", "gone.jsonl"), "gone.jsonl: cannot be read"),
         (("public", "--store", "conform-out/report.json"), "is no history"),
-        (("public", "--store", "history.jsonl", "--report", "gone"), "gone"),
+        (("public", "--store", "history.jsonl", "--report", "gone"), "--report gone: cannot be read"),
         (("history.jsonl", "--store", "history.jsonl"), "is a file; name a folder"),
         (("public",), "--store"),
     ],
@@ -46,3 +46,10 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(cli, tmp_path, argu
     assert said.code == 2
     assert words in said.err
     assert not (tmp_path / "public").exists()
+
+
+@pytest.mark.usefixtures("run")
+def test_without_a_report_where_one_is_looked_for_the_option_that_names_it_is_said(cli, tmp_path):
+    (tmp_path / "conform-out").rename(tmp_path / "nightly")
+    refused = cli("site", "public", "--store", "history.jsonl")
+    assert (refused.code, "--report conform-out: cannot be read" in refused.err) == (2, True)

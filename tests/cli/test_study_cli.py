@@ -95,7 +95,7 @@ def test_a_line_that_was_cut_off_is_trained_again(cli, interrupted, tmp_path):
     journal(tmp_path).write_bytes(journal(tmp_path).read_bytes()[:-40])
     done = cli("study", *HIDDEN, "--resume")
     assert done.code == 0
-    assert "resumed: 2 of 6 trainings are from the earlier study; 1 broken lines are dropped" in done.out
+    assert "resumed: 2 of 6 trainings are from the earlier study; 1 broken line is dropped" in done.out
     assert [json.loads(line) for line in journal(tmp_path).read_bytes().splitlines()]
     assert "resumed: 6 of 6" in cli("study", *HIDDEN, "--resume").out
 

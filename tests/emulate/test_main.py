@@ -92,7 +92,7 @@ def test_a_processor_on_which_the_worker_dies_does_not_conform_and_the_next_one_
     done = CliRunner().invoke(emulate.main, arguments)
     assert done.exit_code == 1
     first, second = done.stdout.splitlines()
-    assert first.startswith("sse (Nehalem: x86-64 with SSE4.2, without AVX): 1 cases: 1 CRASH; ")
+    assert first.startswith("sse (Nehalem: x86-64 with SSE4.2, without AVX): 1 case: 1 CRASH; ")
     assert second.startswith("avx2 (Haswell: ")
     assert "CRASH" not in second
 

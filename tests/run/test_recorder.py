@@ -243,7 +243,7 @@ def test_a_line_that_is_no_result_is_dropped_and_said(wrong: bytes, tmp_path: Pa
     with resumed(tmp_path) as recorder:
         assert (recorder.get(CASES[0].id), recorder.kept) == (None, 1)
         (note,) = recorder.notes
-        assert note.startswith("1 lines of results.jsonl are dropped, and what they were of is run again: line 1 ")
+        assert note.startswith("1 line of results.jsonl is dropped, and what is missing now is run again: line 1 ")
     assert written(tmp_path) == [second]
     assert first != second
 
@@ -300,7 +300,7 @@ def test_a_line_of_another_run_is_dropped_though_facts_say_otherwise(of: str, tm
         recorder.validate_facts("torch", FACTS, CASES)
         assert [bool(recorder.get(case.id)) for case in CASES] == [False, True, False, False]
         assert len(recorder.notes) == 1
-        assert "1 results of the earlier run are dropped" in recorder.notes[0]
+        assert "1 result of the earlier run is dropped" in recorder.notes[0]
     assert subjects(mine) == ["tanh"]
 
 

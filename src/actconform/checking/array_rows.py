@@ -12,7 +12,7 @@ import numpy as np
 
 from actconform.checking.inputs import MOST_BYTES, read_npy_header
 from actconform.errors import UsageError
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,9 @@ class ArrayRows:
         shape = (rows, *self.shape[1:])
         size = math.prod(shape) * self._dtype.itemsize
         if size > MOST_BYTES:
-            raise UsageError(f"{self._shown}: a sample has {size:,} bytes; at most {MOST_BYTES:,} are read at once")
+            raise UsageError(
+                f"{self._shown}: a sample has {number_of(size, 'byte')}; at most {MOST_BYTES:,} are read at once"
+            )
         content = bytearray()
         try:
             while len(content) < size and (piece := self._stream.read(size - len(content))):

@@ -12,7 +12,7 @@ from actconform.checking.array_rows import open_rows
 from actconform.checking.inputs import expect_inputs, expect_inputs_fit, read_place, sample_places
 from actconform.checking.user_function import raised, user_object
 from actconform.errors import UsageError, near
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -195,7 +195,11 @@ def _cut(path: Path, source: Source, batch: int | None) -> _Cut:
     if size > 1 and (single := [name for name, is_item in items.items() if is_item and name in _declared(source)]):
         raise UsageError(f"--batch {size}: input {_listed(single)} has no axis for a batch: leave out --batch")
     rest = length % size if needed is not None else 0
-    notes = (f"the last {rest} of {length:,} rows do not fill a batch of {size} and are left out",) if rest else ()
+    notes = (
+        (f"the last {rest} of {number_of(length, 'row')} do not fill a batch of {size} and are left out",)
+        if rest
+        else ()
+    )
     return _Cut((length // size) if needed is not None else -(-length // size), size, notes)
 
 
@@ -222,7 +226,7 @@ def _named(rows: Rows, source: Source, shown: str) -> Rows:
         return rows
     if len(source.inputs) != 1:
         raise UsageError(
-            f"{shown}: is one array, and the model has {len(source.inputs)} inputs ({_listed(source.inputs)}): give an .npz"
+            f"{shown}: is one array, and the model has {number_of(len(source.inputs), 'input')} ({_listed(source.inputs)}): give an .npz"
         )
     return {next(iter(source.inputs)): rows[""]}
 
@@ -286,7 +290,7 @@ class _Yielded:
         if not isinstance(sample, tuple | list) or _is_numbers(sample):
             if len(names) != 1:
                 raise UsageError(
-                    f"it is {_kind(sample)}, and the model has {len(names)} inputs: yield a dict by {_listed(names)}"
+                    f"it is {_kind(sample)}, and the model has {number_of(len(names), 'input')}: yield a dict by {_listed(names)}"
                 )
             return {names[0]: _array(sample, names[0])}
         if sample and _is_inputs(sample[0]):  # (inputs, label)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 import zipfile
 from typing import TYPE_CHECKING
+
+from actconform.files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +111,34 @@ def _wanted(path: Path) -> str:
     return f"name the file that {writer} wrote, or an .onnx file" if writer else "name an .onnx file"
 
 
+def _factories_in(path: Path) -> str:
+    """Return how to name a function of a Python file that makes a model, by its text alone: nothing of it is run."""
+    module = ".".join(path.with_suffix("").parts)
+    if not all(part.isidentifier() for part in module.split(".")):
+        return "name a function in it that makes the model as package.module:factory, from the folder where that can be imported"
+    names = _public_functions_without_arguments(path)
+    likely = [name for name in names if re.match(r"(make|build|create|load|get)(_|$)|.*model", name)]
+    if not names:
+        return f"name a function in it that takes no arguments and returns the model: {module}:make"
+    return f"name the function in it that makes the model: {' or '.join(f'{module}:{name}' for name in (likely or names)[:3])}"
+
+
+def _public_functions_without_arguments(path: Path) -> list[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own about the user's text
+            body = ast.parse(read_text(path)).body
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # a decoding error is a ValueError
+        return []
+    return [node.name for node in body if isinstance(node, ast.FunctionDef) and _is_factory(node)]
+
+
+def _is_factory(function: ast.FunctionDef) -> bool:
+    arguments = function.args
+    required = len(arguments.posonlyargs) + len(arguments.args) > len(arguments.defaults)
+    return not function.name.startswith("_") and not required and None not in arguments.kw_defaults
+
+
 def _text(path: Path, head: bytes) -> str | None:
     """Return what a text is; None where the bytes are none."""
     text = head.decode("utf-8-sig", errors="surrogateescape").strip()
@@ -114,6 +146,8 @@ def _text(path: Path, head: bytes) -> str | None:
         return None
     if any(ord(letter) < 32 and letter not in "\t\n\r\f" for letter in text):
         return None
+    if path.suffix == ".py":
+        return f"is a Python file: {_factories_in(path)}"
     start = text[:200].lower()
     kinds = {
         "is an HTML page, perhaps of a failed download: fetch the file itself": "<html" in start

@@ -21,6 +21,7 @@ from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nested_graphs import own_names, reads, subgraphs
 from actconform.onnx.opset_conversion import inlined
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -496,7 +497,7 @@ def node_outputs(node: FlatNode, by: Computation, inputs: Sequence[Array | None]
         raise ValueError(f"{node.proto.op_type} at node {node.name} fails at these inputs: {error}") from error
     if any(node.proto.output[len(results) :]):
         raise ValueError(
-            f"{node.proto.op_type} at node {node.name} gives {len(results)} outputs here, and more are read"
+            f"{node.proto.op_type} at node {node.name} gives {number_of(len(results), 'output')} here, and more are read"
         )
     arrays = [
         held(np.asarray(array), kind) if kind else np.asarray(array)

@@ -24,7 +24,7 @@ from actconform.checking.sample_size import expect_sample_fits, inferred_shapes
 from actconform.errors import UsageError, near
 from actconform.files import read_bytes
 from actconform.onnx.constants import tensor_of
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,7 +176,9 @@ def sample_places(path: Path, most: int = MOST_SAMPLES) -> list[Path]:
     if not samples:
         raise UsageError(f"{one_line(str(path))}: holds no inputs; expected {_FORMS}")
     if len(samples) > most:
-        raise UsageError(f"{one_line(str(path))}: holds {len(samples):,} samples; at most {most:,} are taken")
+        raise UsageError(
+            f"{one_line(str(path))}: holds {number_of(len(samples), 'sample')}; at most {most:,} are taken"
+        )
     return samples
 
 
@@ -206,7 +208,7 @@ def read_place(place: Path, source: Source) -> tuple[Arrays, Arrays | None]:
 def _only(source: Source, place: Path) -> str:
     if len(source.inputs) != 1:
         raise UsageError(
-            f"{one_line(str(place))}: is one array, and the model has {len(source.inputs)} inputs ({_listed(source.inputs)}): give {_FORMS}"
+            f"{one_line(str(place))}: is one array, and the model has {number_of(len(source.inputs), 'input')} ({_listed(source.inputs)}): give {_FORMS}"
         )
     return next(iter(source.inputs))
 
@@ -278,7 +280,7 @@ def read_npy_header(stream: IO[bytes], size: int, shown: str) -> NpyHeader:
         needed, stored = math.prod(header.shape) * header.dtype.itemsize, size - stream.tell()
         if needed > stored:
             raise UsageError(
-                f"{shown}: is truncated: shape {header.shape} of {header.dtype} needs {needed:,} bytes, and {stored:,} are there"
+                f"{shown}: is truncated: shape {header.shape} of {header.dtype} needs {number_of(needed, 'byte')}, and {stored:,} are there"
             )
     except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
         raise _no_array(shown, error) from error
@@ -388,7 +390,7 @@ def _expect_shape(
     if array.ndim != len(declared.dims):
         advice = _rank_advice(array.shape, declared.dims)
         raise UsageError(
-            f"{shown}: {tensor} has {array.ndim} dimensions ({sizes}), and the model has {len(declared.dims)}: {declared}{advice}"
+            f"{shown}: {tensor} has {number_of(array.ndim, 'dimension')} ({sizes}), and the model has {len(declared.dims)}: {declared}{advice}"
         )
     for axis, (size, dim) in enumerate(zip(array.shape, declared.dims, strict=True)):
         if isinstance(dim, int) and size != dim:
@@ -419,7 +421,7 @@ def _nonfinite(arrays: Arrays) -> Iterable[str]:
         numbers = array.astype(np.float32) if array.dtype.itemsize < 4 else array
         nan, infinite = int(np.isnan(numbers).sum()), int(np.isinf(numbers).sum())
         if nan or infinite:
-            yield f"input {one_line(name)!r} holds {nan:,} NaN and {infinite:,} infinities among {array.size:,} numbers"
+            yield f"input {one_line(name)!r} holds {nan:,} NaN and {infinite:,} infinities among {number_of(array.size, 'number')}"
 
 
 def _listed(names: Iterable[str]) -> str:

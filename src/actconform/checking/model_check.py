@@ -31,7 +31,7 @@ from actconform.checking.spread import ill_conditioned
 from actconform.checking.trained.column import check_trained
 from actconform.checking.truth import DRAWS, draws
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -265,8 +265,8 @@ def _nonfinite_notes(samples: Sequence[CheckedSample]) -> Iterator[str]:
     for name, array in graph.constants.items():
         values = wide(array)
         if values.dtype.kind == "f" and (count := values.size - int(np.count_nonzero(np.isfinite(values)))):
-            values_are = "value that is" if count == 1 else "values that are"
-            yield f"weight {one_line(name, 80)} has {count:,} {values_are} NaN or infinite"
+            values_are = number_of(count, "value that is", "values that are")
+            yield f"weight {one_line(name, 80)} has {values_are} NaN or infinite"
     for i, sample in enumerate(samples):
         for name, truth in sample.graph.truth.items():
             if truth.dtype.kind == "f" and truth.size and not np.isfinite(truth).any():

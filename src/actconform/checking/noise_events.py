@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _beyond(layers: Sequence[NoiseLayer]) -> dict[str, NoiseLayer]:
 def _range_words(leaving: _Leaves | None, layers: Sequence[NoiseLayer]) -> Iterator[str]:
     undefined = next((layer for layer in layers if layer.undefined), None)
     if undefined:
-        yield f"the graph itself gives NaN first at {_at(undefined)}: {undefined.undefined:,} values, whatever the format"
+        yield f"the graph itself gives NaN first at {_at(undefined)}: {number_of(undefined.undefined, 'value')}, whatever the format"
     if leaving is None:
         return
     layer = leaving.layer
@@ -165,17 +165,21 @@ def _loss(layer: NoiseLayer) -> str:
     size = _elements(layer)
     fmt = DTYPES.get(layer.format)
     if layer.overflowed and fmt:
-        return f"{layer.largest:.3g} is beyond {fmt.largest:,.6g} ({layer.overflowed:,} of {size:,} values)"
+        return f"{layer.largest:.3g} is beyond {fmt.largest:,.6g} ({layer.overflowed:,} of {number_of(size, 'value')})"
     if layer.underflowed and fmt:
         small = f"{layer.smallest:.3g} is 0 in {layer.format}, whose smallest number is {fmt.smallest_subnormal:.3g}"
-        return f"{small} ({layer.underflowed:,} of {size:,} values)"
+        return f"{small} ({layer.underflowed:,} of {number_of(size, 'value')})"
     if layer.lost:
-        return f"{layer.lost:,} of {size:,} values become NaN or infinite"
+        return f"{layer.lost:,} of {number_of(size, 'value')} become NaN or infinite"
     if layer.subnormal and fmt:
         small = f"its values, about {layer.magnitude:.3g}, lie below the normal numbers of {layer.format}"
         return f"{small}, {fmt.smallest_normal:.3g}"
     wrong = next((got for got in layer.got if got.nonfinite), None)
-    return f"{wrong.name} gives {wrong.nonfinite:,} values that are NaN or infinite" if wrong else "values are lost"
+    return (
+        f"{wrong.name} gives {number_of(wrong.nonfinite, 'value that is', 'values that are')} NaN or infinite"
+        if wrong
+        else "values are lost"
+    )
 
 
 def _precision_words(losing: Sequence[NoiseLayer]) -> Iterator[str]:
@@ -191,7 +195,7 @@ def _precision_words(losing: Sequence[NoiseLayer]) -> Iterator[str]:
 def _quantization_words(coarse: Sequence[NoiseLayer], clipping: Sequence[NoiseLayer]) -> Iterator[str]:
     for layer in clipping[:MOST_NAMED]:
         yield (
-            f"clipping: {_at(layer)} cuts {layer.clipped:,} of {_elements(layer):,} values, which costs {layer.clip_loss:.3g} of "
+            f"clipping: {_at(layer)} cuts {layer.clipped:,} of {number_of(_elements(layer), 'value')}, which costs {layer.clip_loss:.3g} of "
             f"{layer.magnitude:.3g} where its step costs {layer.step / 12**0.5:.3g}: its scale is too small for values up to {layer.largest:.3g}"
         )
     for layer in coarse[:MOST_NAMED]:
@@ -216,7 +220,7 @@ def _got_words(layers: Sequence[NoiseLayer], beyond: dict[str, NoiseLayer], chec
             got = next(each for each in layer.got if each.name == column)
             because = ", as the graph itself is" if layer.conversion_ratio > LIMIT else ""
             came = (
-                f"{got.nonfinite:,} values are NaN or infinite"
+                f"{number_of(got.nonfinite, 'value is', 'values are')} NaN or infinite"
                 if got.nonfinite
                 else f"its error is {got.error:.3g}, {got.ratio:.0f} times the expected {layer.noise:.3g}"
             )
@@ -233,7 +237,7 @@ def _output_words(graph: FlatGraph, layers: Sequence[NoiseLayer]) -> Iterator[st
     for layer in [layer for layer in layers if layer.tensor in graph.outputs][:MOST_NAMED]:
         name = one_line(layer.tensor, 60)
         if layer.lost or layer.noise == float("inf"):
-            yield f"output {name}: {layer.lost:,} of {_elements(layer):,} values are expected to be NaN or infinite"
+            yield f"output {name}: {layer.lost:,} of {number_of(_elements(layer), 'value')} are expected to be NaN or infinite"
         elif layer.magnitude > 0:
             yield f"output {name}: expected noise {layer.noise:.3g} of {layer.magnitude:.3g}, {layer.relative:.2%}"
 
@@ -250,4 +254,4 @@ def _at(layer: NoiseLayer) -> str:
 
 
 def _layers(count: int) -> str:
-    return "1 layer loses" if count == 1 else f"{count:,} layers lose"
+    return number_of(count, "layer loses", "layers lose")

@@ -26,7 +26,7 @@ from actconform.onnx.external import MOST_BYTES, data_files, read_external_data
 from actconform.onnx.gates import standard_opset, tensors
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.strip_weights import open_dimensions, without_weights
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,7 +216,7 @@ def _content(path: Path) -> bytes:
             raise UsageError(f"{shown}: {kind}")
         if size > MOST_BYTES:
             raise UsageError(
-                f"{shown}: has {size:,} bytes; no ONNX model has more than 2 GiB but with its weights in a file beside it"
+                f"{shown}: has {number_of(size, 'byte')}; no ONNX model has more than 2 GiB but with its weights in a file beside it"
             )
         content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError as error:
@@ -255,7 +255,7 @@ def _parsed(content: bytes) -> onnx.ModelProto:
         if content[0] != _FIRST_FIELD:
             raise UsageError(unknown) from error
         raise UsageError(
-            f"begins as an ONNX model and is damaged or truncated ({len(content):,} bytes): fetch or export it again"
+            f"begins as an ONNX model and is damaged or truncated ({number_of(len(content), 'byte')}): fetch or export it again"
         ) from error
     if not model.HasField("graph"):
         raise UsageError("is an ONNX model without a graph: export it again" if model.opset_import else unknown)
@@ -298,7 +298,7 @@ def _expect_long_enough(outside: Sequence[TensorProto], data: Mapping[str, Path]
         file_size = data[tensor.name].stat().st_size
         if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > file_size:
             raise ExternalDataError(
-                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {file_size:,}"
+                f"the data of {tensor.name} have {number_of(size, 'byte')} from byte {offset[:40]} of {data[tensor.name]}, which has {file_size:,}"
             )
         if length != str(size):
             raise ExternalDataError(

@@ -12,7 +12,7 @@ from actconform.errors import TooLargeError, UsageError, near
 from actconform.onnx.gates import deep
 from actconform.onnx.nested_graphs import graphs, reads
 from actconform.onnx.size_limits import expect_sane_size
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -138,7 +138,7 @@ def _sort_nodes(body: Any) -> None:
         nodes = [label(body.node[i]) for i in error.args[1][::-1][:-1]]
         shown = " -> ".join([*nodes[:_SHOWN], *(["..."] if len(nodes) > _SHOWN else []), nodes[0]])
         raise UsageError(
-            f"has a cycle of {len(nodes)} nodes, each of which waits for the one before it: {shown}"
+            f"has a cycle of {number_of(len(nodes), 'node')}, each of which waits for the one before it: {shown}"
         ) from error
     nodes = [onnx.NodeProto.FromString(body.node[i].SerializeToString()) for i in order]
     del body.node[:]

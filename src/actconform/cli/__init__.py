@@ -15,7 +15,7 @@ import click
 from actconform._version import __version__
 from actconform.cli._examples import add_examples
 from actconform.say import say
-from actconform.text import one_line, shortened, visible
+from actconform.text import number_of, one_line, shortened, visible
 
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
@@ -199,7 +199,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{one_line(str(error.filename or 'standard output'))}: {error.strerror}"
     lines = str(error).splitlines()
-    more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
+    more = [f"... and {number_of(len(lines) - MOST_LINES, 'more line')}"] if len(lines) > MOST_LINES else []
     return "\n".join([*(shortened(visible(line)) for line in lines[:MOST_LINES]), *more])
 
 

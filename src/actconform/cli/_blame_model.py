@@ -30,7 +30,7 @@ from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.console import open_console
 from actconform.say import say
 from actconform.settings import BackendConfig
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import finite
 from actconform.workers.environments import is_installed
@@ -360,7 +360,7 @@ def _verdict(answered: Answered) -> str:
     aside = f"; {unjudged} not judged" if unjudged else ""
     off = sum(not output.explained for output in answered.outputs)
     total = len(answered.outputs)
-    return f"rounding explains {total - off - unjudged} of {total} outputs{aside}{beside}"
+    return f"rounding explains {total - off - unjudged} of {number_of(total, 'output')}{aside}{beside}"
 
 
 def _difference_words(difference: OutputDifference) -> str:
@@ -372,7 +372,7 @@ def _difference_words(difference: OutputDifference) -> str:
     ulp = f"{number_shown(difference.ulp)} ULP, " if difference.ulp else ""
     apart = f", by at most {ulp}{number_shown(difference.relative)} of the largest" if difference.relative else ""
     nonfinite = f", {difference.nonfinite:,} of them NaN or infinite" if difference.nonfinite else ""
-    return f"{output}: {difference.differing:,} of {difference.elements:,} elements differ{nonfinite}{apart}"
+    return f"{output}: {difference.differing:,} of {number_of(difference.elements, 'element')} differ{nonfinite}{apart}"
 
 
 def _listed(lines: Iterable[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import click
 from actconform._version import __version__
 from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.runs import RunFailure
-from actconform.cli import _completion, announced
+from actconform.cli import _options, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.suite.drawn_files import (
@@ -47,28 +47,20 @@ now = time.monotonic
 
 
 @click.command("drawn")
-@click.option(
-    "--runtime",
-    "runtimes",
-    multiple=True,
-    shell_complete=_completion.runtimes,
-    help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).",
-)
+@_options.checked_runtimes
 @click.option(
     "--op", "operators", multiple=True, help="Only operators that match this glob, as 'Reduce*' (repeatable)."
 )
 @click.option(
     "--examples", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Different graphs an operator."
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
+@_options.drawing_seed
 @click.option("--minutes", type=click.FloatRange(min=0.01), help="After these no further operator begins.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-drawn"), show_default=True)
 @click.option("--html", is_flag=True, help="Write a page: every operator, and every finding with its folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print drawn.json instead of the table.")
-@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.call_timeout
+@_options.config
 def drawn_command(
     runtimes: tuple[str, ...],
     operators: tuple[str, ...],

@@ -17,7 +17,7 @@ import click
 from actconform._version import __version__
 from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.runs import RunFailure, RuntimeRuns
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.suite.suite_files import (
@@ -37,7 +37,7 @@ from actconform.suite.case import LEFT_OUT, standard_cases
 from actconform.suite.suite_journal import SUITE_JOURNAL, SuiteJournal
 from actconform.suite.suite_result import RuntimeFacts, SuiteIdentity, SuiteReport
 from actconform.suite.suite_run import RuntimeLostError, run_cases
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
@@ -87,12 +87,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--resume", is_flag=True, help="Keep the cases that an interrupted run in --out has, do the rest."
             ),
             click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a case may take."),
-            click.option(
-                "--config",
-                "config_path",
-                type=click.Path(path_type=Path),
-                help="Settings (default: the nearest actconform.toml).",
-            ),
+            _options.config,
         )
     ):
         command = option(command)
@@ -144,8 +139,14 @@ def run_suite(
         journal = stack.enter_context(SuiteJournal(options.out, identity, resume=options.resume))
         rest = [case for case in cases if f"{case.kind}/{case.name}" not in journal.earlier]
         if options.resume:
-            dropped = f"; {journal.dropped} broken lines are dropped" if journal.dropped else ""
-            console.print(f"resumed: {len(cases) - len(rest):,} of {len(cases):,} cases are from before{dropped}")
+            dropped = (
+                f"; {number_of(journal.dropped, 'broken line is', 'broken lines are')} dropped"
+                if journal.dropped
+                else ""
+            )
+            console.print(
+                f"resumed: {len(cases) - len(rest):,} of {number_of(len(cases), 'case')} are from before{dropped}"
+            )
         ending = ""
         with SuiteProgress(len(rest), console) as progress:
             try:
@@ -186,7 +187,7 @@ def _concluded(options: SuiteOptions, report: SuiteReport) -> int:
     names = [SUITE_JSON, SUITE_JOURNAL, *([SCOREBOARD] if not report.ending else [])]
     written = [str(out / SUITE_PAGE), *names] if options.html else [str(out / names[0]), *names[1:]]
     verdict = "CONFORMS" if report.conforms else "DOES NOT CONFORM"
-    counts = f"{len(report.records):,} of {report.selected:,} cases"
+    counts = f"{len(report.records):,} of {number_of(report.selected, 'case')}"
     console.print(
         plain(f"\n{verdict}     {counts}     {', '.join(written)}     {report.seconds:.0f} s"),
         style="bold",

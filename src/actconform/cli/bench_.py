@@ -21,7 +21,7 @@ from actconform.bench.results import FILE, Machine, ThroughputReport, write
 from actconform.bench.runner import BenchmarkRunner
 from actconform.bench.verdicts import cases
 from actconform.bench.workloads import chosen, numbers, workloads
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import UsageError
 from actconform.machine.cpu import cpu_capability
 from actconform.machine.memory import available_bytes
@@ -36,6 +36,7 @@ from actconform.run.select import Selection
 from actconform.say import say
 from actconform.settings import Config, read_config
 from actconform.testdata.golden.store import THROUGHPUT, golden_dir
+from actconform.text import number_of
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--update", is_flag=True, help="Write the ratios of this run into the baseline.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for throughput.json (conform-out).")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 @click.option("--json", "as_json", is_flag=True, help="Print throughput.json instead of the screen.")
 def command(
     patterns: tuple[str, ...],
@@ -294,4 +293,4 @@ def _update(path: Path, old: baseline.Baseline | None, report: ThroughputReport,
         return
     new = baseline.baseline_of(report, old)
     baseline.save(path, new)
-    console.print(plain(f"written: {path}, {len(new.entries)} entries"), soft_wrap=True)
+    console.print(plain(f"written: {path}, {number_of(len(new.entries), 'entry', 'entries')}"), soft_wrap=True)

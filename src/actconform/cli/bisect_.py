@@ -11,6 +11,7 @@ import click
 
 from actconform.checking.model_route import bisection, parsed_route
 from actconform.checking.session import CheckRequest, FailedExport, check_graphs
+from actconform.cli import _options
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.check_progress import CheckProgress
@@ -31,16 +32,12 @@ if TYPE_CHECKING:
 @click.option(
     "--inputs", type=click.Path(path_type=Path), help="Inputs: .npz, .npy, a folder of them, test_data_set_0."
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
+@_options.drawing_seed
 @click.option("--train-mode", "train_mode", is_flag=True, help="Compare in training mode.")
-@click.option(
-    "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
-)
+@_options.trust
 @click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
-@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.call_timeout
+@_options.config
 def command(first: str, second: str, config_path: Path | None, **wishes: Any) -> int:
     """Name the first layer at which SECOND parts from FIRST by more than rounding explains.
 

@@ -12,7 +12,7 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from actconform.cli import announced
+from actconform.cli import _options, announced
 from actconform.cli._blame_model import ModelOptions, blame_on_model, print_json
 from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import load_plugins
@@ -33,6 +33,7 @@ from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
 from actconform.settings import BackendConfig, Config, read_config
+from actconform.text import number_of
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ class _Blamed(NamedTuple):
 @click.command("blame")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 @click.option(
     "--distribution", multiple=True, metavar="FACT=NAME", help="What pip calls the package that a fact names."
 )
@@ -145,7 +144,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
         backends[name] = with_versions(backends.get(name, BackendConfig()), own_packages, new)
     report_progress = partial(say, err=True)
     versions = ", ".join(f"{package.fact} {package.after if package in new else package.before}" for package in touched)
-    report_progress(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
+    report_progress(f"{number_of(len(cases), 'case')} with {versions}")
     config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, report_progress)
     if config.unavailable:
         raise NoEnvironmentError("; ".join(config.unavailable.values()))
@@ -211,6 +210,6 @@ def _lines(blamed: _Blamed) -> list[str]:
         for answer in answers:
             by_case.setdefault(answer.target.case, {})[answer.target.kind] = None
         lines += [f"  {case}   {', '.join(kinds)}" for case, kinds in list(by_case.items())[:CASES_SHOWN]]
-        lines += [f"  … and {len(by_case) - CASES_SHOWN:,} more cases"] if len(by_case) > CASES_SHOWN else []
+        lines += [f"  … and {number_of(len(by_case) - CASES_SHOWN, 'more case')}"] if len(by_case) > CASES_SHOWN else []
     failed = dict.fromkeys(text for answer in blamed.answers for text in answer.not_tried)
     return [*lines, "", *(f"not tried: {text}" for text in (*failed, *blamed.other_facts))]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from actconform.checking.session import CheckRequest, check_graphs, expect_consistent_request
 from actconform.checking.trained.sources import named_source
-from actconform.cli import _completion
+from actconform.cli import _completion, _options
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import check_files, write_smallest
@@ -35,6 +35,10 @@ from actconform.workers.from_settings import configured
 if TYPE_CHECKING:
     from actconform.checking.session import CheckedGraph
 
+COMPARED_ALONE = (
+    "NEXT     is it still the model that was trained? --against net:make, model.keras, before.onnx ... tells"
+)
+
 
 @click.command("check")
 @click.argument("source")
@@ -52,14 +56,8 @@ if TYPE_CHECKING:
 )
 @click.option("--range", "ranges", multiple=True, help="Values of an input that is drawn: x=0:255 (repeatable).")
 @click.option("--samples", type=click.IntRange(1, 1000), help="How many inputs are drawn (default: one for each size).")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
-@click.option(
-    "--runtime",
-    "runtimes",
-    multiple=True,
-    shell_complete=_completion.runtimes,
-    help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).",
-)
+@_options.drawing_seed
+@_options.checked_runtimes
 @click.option(
     "--exporter",
     "exporters",
@@ -83,18 +81,14 @@ if TYPE_CHECKING:
     "--metric", help="Your own over --data: module:function of outputs and sample, or of expected and actual."
 )
 @click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="Samples of --data to keep.")
-@click.option(
-    "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
-)
+@_options.trust
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-check"), show_default=True)
 @click.option("--html", is_flag=True, help="Write a page: every layer's error against its bound.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the screen.")
 @click.option("--minimize", is_flag=True, help="Cut what differs to the smallest model, with a program that shows it.")
 @click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
-@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.call_timeout
+@_options.config
 def command(**arguments: Any) -> int:
     """Tell whether SOURCE computes as rounding allows: an ONNX file in runtimes, or a trained model with its exports.
 
@@ -175,6 +169,8 @@ def _report(options: _Options, progress: CheckProgress, graph: CheckedGraph) -> 
     print_check(open_console(to_stderr=options.as_json), graph.result, wrote)
     if unwritten:
         raise unwritten
+    if graph.result.explained and not (options.as_json or graph.columns or options.against or options.reference):
+        say(COMPARED_ALONE)
     if options.minimize:
         progress.stage("minimizing")
         say(_minimal(graph, folder), err=options.as_json)

@@ -17,7 +17,7 @@ from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.console import open_console, plain
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.text import visible
+from actconform.text import number_of, visible
 from actconform.workers.from_settings import configured, surroundings, with_environments
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def _show(checked: Checked, console: Console) -> None:
         if clause.fix:
             show(f"    [bold]what to do:[/] {plain(clause.fix)}")
     refused = "; refused:" if checked.refused else ""
-    show(f"{checked.answered:,} of {checked.cases:,} cases answered in {checked.seconds:.0f} s{refused}")
+    show(f"{checked.answered:,} of {number_of(checked.cases, 'case')} answered in {checked.seconds:.0f} s{refused}")
     for reason, count in checked.refused[:SHOWN]:
         show(f"  {count:>5,} UNSUPPORTED  {plain(reason)}")
     if len(checked.refused) > SHOWN:
-        show(f"  and {len(checked.refused) - SHOWN:,} more reasons, see --json")
+        show(f"  and {number_of(len(checked.refused) - SHOWN, 'more reason')}, see --json")
     show("[green]KEEPS THE CONTRACT[/]" if checked.conforms else "[red]BREAKS THE CONTRACT[/]")

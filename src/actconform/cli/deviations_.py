@@ -16,6 +16,7 @@ from actconform.report.read import read_report
 from actconform.run.select import backends_of
 from actconform.say import say
 from actconform.testdata.golden.store import OBSERVED, golden_dir
+from actconform.text import number_of
 from actconform.verdict.adopt import adopt
 from actconform.verdict.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse
 
@@ -48,7 +49,7 @@ def adopt_(folder: Path, output: Path | None) -> int:
         write_bytes(target, adopted.text.encode())
     except OSError as error:
         raise UsageError(f"--output {target}: cannot be written: {error.strerror}") from error
-    say(f"{len(adopted.explained)} findings are explained by known formulas")
+    say(f"{number_of(len(adopted.explained), 'finding is', 'findings are')} explained by known formulas")
     for line in adopted.unexplained:
         say(f"no known formula explains {line}")
     say(f"{target} has them all; to use it, write in actconform.toml: deviations = [{str(target)!r}]")
@@ -69,7 +70,9 @@ def observe_(folder: Path, output: Path | None) -> int:
         write_bytes(target, as_text(now))
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
-    say(f"{target}: {len(report.results)} results kept; {len(now.machines)} sets of facts in all")
+    say(
+        f"{target}: {number_of(len(report.results), 'result')} kept; {number_of(len(now.machines), 'set')} of facts in all"
+    )
     return 0
 
 
@@ -84,7 +87,7 @@ def ratchet_(folder: Path) -> int:
     problems = [*worse(*run_facts), *idle(*run_facts)]
     for line in problems:
         say(line)
-    say(f"{len(problems)} problems" if problems else "as observed, or nothing was observed under these facts")
+    say(number_of(len(problems), "problem") if problems else "as observed, or nothing was observed under these facts")
     return 1 if problems else 0
 
 

@@ -17,6 +17,7 @@ from actconform.say import say
 from actconform.testdata.golden.diff import diff
 from actconform.testdata.golden.store import collected, golden_dir, load, read_manifest
 from actconform.testdata.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
+from actconform.text import number_of
 from actconform.types import Kernel
 from actconform.types.model import Model
 from actconform.types.training import Experiment
@@ -69,7 +70,7 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     kinds = Counter(type(subject) for subject in chosen)
     experiments = f" {kinds[Experiment]} experiments," if kinds[Experiment] else ""
     say(
-        f"{kinds[Kernel]} kernels, {kinds[Model]} models,{experiments} {len(manifest.files)} files{tables}: verified;"
+        f"{number_of(kinds[Kernel], 'kernel')}, {number_of(kinds[Model], 'model')},{experiments} {number_of(len(manifest.files), 'file')}{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
     )
     return 0
@@ -78,7 +79,7 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
 def _problems(problems: Sequence[str], folders: Iterable[Path]) -> int:
     for problem in problems:
         say(problem)
-    say(f"{len(problems)} problems in {', '.join(map(str, folders))}")
+    say(f"{number_of(len(problems), 'problem')} in {', '.join(map(str, folders))}")
     return 1
 
 
@@ -97,7 +98,7 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     for place, place_subjects in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
         with _writing(place):
             manifest = write(place_subjects, place, lambda name: say(f"minted {name}"))
-        say(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
+        say(f"{number_of(len(manifest.files), 'file')} of {number_of(len(manifest.subjects), 'subject')} in {place}")
     return 0
 
 
@@ -140,7 +141,9 @@ def add_hard(journal: Path, folder: Path | None) -> int:
     ((place, _),) = by_folder([kernel], {} if folder else catalog.goldens, folder or golden_dir()).items()
     with _writing(place):
         added = add_swept(kernel, x, place)
-    say(f"{added} points added to the golden of {kernel.name} in {place}, {x.size - added} of {x.size} were there")
+    say(
+        f"{number_of(added, 'point')} added to the golden of {kernel.name} in {place}, {x.size - added} of {x.size} were there"
+    )
     return 0
 
 
@@ -152,7 +155,7 @@ def compare(old: Path, new: Path) -> int:
     lines = diff(old, new)
     for line in lines:
         say(line)
-    say("no difference" if not lines else f"{len(lines)} differences")
+    say("no difference" if not lines else number_of(len(lines), "difference"))
     return 1 if lines else 0
 
 
@@ -185,7 +188,7 @@ def export(folder: Path, subjects: tuple[str, ...], layout: str) -> int:  # noqa
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from error
     count = sum(len(case.data_sets) for case in written.cases)
-    say(f"{len(written.cases)} cases with {count:,} data sets in {folder}")
+    say(f"{number_of(len(written.cases), 'case')} with {number_of(count, 'data set')} in {folder}")
     for case, reason in written.unsupported.items():
         say(f"not exported: {case}: {reason}")
     return 0

@@ -27,7 +27,7 @@ from actconform.onnx.grad.notes import lost_in_export
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +85,7 @@ def command(
     notes = lost_in_export(original, sources or [], gradient)
     for note in notes:
         say(one_line(f"note: {note}"), err=True)
-    say(one_line(f"{out}: {added} nodes added; new inputs and outputs: {names}"))
+    say(one_line(f"{out}: {number_of(added, 'node')} added; new inputs and outputs: {names}"))
     for note in notes:
         say("  " + one_line(f"note: {note}"))
     return 0

@@ -20,6 +20,7 @@ from actconform.report.across_runs.history_store import add_runs, past_run, read
 from actconform.report.read import read_report
 from actconform.run.recorder import REPORT
 from actconform.say import say
+from actconform.text import number_of
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def add(reports: tuple[Path, ...], store: Path) -> int:
     dated = sorted((_time_of(path), number) for number, path in enumerate(reports))
     done = add_runs(store, (_run(reports[number], when) for when, number in dated))
     if done.dropped:
-        say(f"{store}: {done.dropped:,} bytes of an addition that did not come to its end are dropped")
+        say(f"{store}: dropped {number_of(done.dropped, 'byte')} of an addition that did not come to its end")
     for when in done.present:
         say(f"{when}: is there already")
-    say(f"{len(done.added):,} run{'s' * (len(done.added) != 1)} added to {store}, {store.stat().st_size:,} bytes")
+    say(f"{number_of(len(done.added), 'run')} added to {store}, {number_of(store.stat().st_size, 'byte')}")
     return 0
 
 
@@ -107,9 +108,7 @@ def show(patterns: tuple[str, ...], store: Path, at: str | None, *, as_json: boo
         document = {"when": last.when, "facts": last.facts, "conforms": last.conforms, "cases": cases}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(document)), indent=1) + b"\n")
         return 0
-    say(
-        f"{last.when}, the last of {count:,} run{'s' * (count != 1)}: {'conforms' if last.conforms else 'does not conform'}"
-    )
+    say(f"{last.when}, the last of {number_of(count, 'run')}: {'conforms' if last.conforms else 'does not conform'}")
     for case in chosen:
         say(_line(last.results[case]))
         for line in dict.fromkeys(map(_since_line, lines[case].since)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from actconform.cli import _options
 from actconform.say import say
 from actconform.text import one_line
 
@@ -16,9 +17,7 @@ from actconform.text import one_line
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder to write (default: DIR/minimal, or actconform-issue)."
 )
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 def command(finding: str, run_folder: Path, out: Path | None, config_path: Path | None) -> int:
     """Write what goes with a bug report: the model, its inputs and outputs, repro.py, which needs one package alone, and issue.md.
 

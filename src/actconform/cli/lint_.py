@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.text import one_line, visible
+from actconform.text import number_of, one_line, visible
 from actconform.types.lint import SEVERITIES
 from actconform.workers.from_settings import configured
 
@@ -62,13 +62,9 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--rules", "lists_rules", is_flag=True, help="List all rules and end.")
-@click.option(
-    "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
-)
+@_options.trust
 @click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a framework or runtime may take at once.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 def command(
     models: tuple[str, ...],
     inputs: Path | None,
@@ -150,7 +146,9 @@ def _lint_several(
         say(f"error: {visible(reason)}", err=True)
     clean = sum(result.clean for result in results)
     others = f", {len(unread):,} not linted" if unread else ""
-    say(f"{len(requests):,} models: {clean:,} clean, {len(results) - clean:,} not clean{others}", err=as_json)
+    say(
+        f"{number_of(len(requests), 'model')}: {clean:,} clean, {len(results) - clean:,} not clean{others}", err=as_json
+    )
     return 2 if unread else 0 if clean == len(results) else 1
 
 
@@ -216,5 +214,5 @@ def _write_fixed(linted: LintedSource, target: Path, inputs: Path | None, catalo
         write_bytes(target, fixed.model.SerializeToString())
     except OSError as error:
         raise UsageError(f"--fix {one_line(str(target))}: cannot be written: {error.strerror}") from error
-    changes = f"{len(fixed.fixes):,} change{'' if len(fixed.fixes) == 1 else 's'}"
+    changes = f"{number_of(len(fixed.fixes), 'change')}"
     say(one_line(f"WROTE   {target}: {changes}, valid by onnx's checker"), err=quiet)

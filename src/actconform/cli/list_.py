@@ -13,6 +13,7 @@ from actconform.plugin.loader import load_plugins
 from actconform.run.select import all_cases, routes
 from actconform.say import say
 from actconform.settings import read_config
+from actconform.text import number_of
 from actconform.types.json import finite
 from actconform.workers.from_settings import configured
 
@@ -43,7 +44,8 @@ def _items(kind: str, catalog: Catalog) -> list[tuple[str, Any]]:
     described: dict[str, list[tuple[str, str, Any]]] = {
         "kernels": [(k.name, k.definition, k) for k in catalog.kernels.values()],
         "models": [
-            (m.name, f"{len(m.layers)} layers, {m.size:,} parameters  {m.source}", m) for m in catalog.models.values()
+            (m.name, f"{number_of(len(m.layers), 'layer')}, {number_of(m.size, 'parameter')}  {m.source}", m)
+            for m in catalog.models.values()
         ],
         "experiments": [(e.name, e.about, e) for e in catalog.experiments.values()],
     }

@@ -18,6 +18,7 @@ from actconform.report.files.write import write_all
 from actconform.report.read import read_report
 from actconform.report.terminal.screen import Screen
 from actconform.run.recorder import REPORT
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ def _since(past: Iterable[Trend]) -> list[str]:
                 changes = ", ".join(map(change_in_words, since.changed)) or "no fact changed"
                 came[since.when, since.before, changes].append(f"{since.class_} of {trend.case}")
     lines = [
-        f"since {when} (not yet {before}): {len(findings):,} findings, {findings[0]} the first; {changes}"
+        f"since {when} (not yet {before}): {number_of(len(findings), 'finding')}, {findings[0]} the first; {changes}"
         for (when, before, changes), findings in sorted(came.items(), reverse=True)
     ]
     return lines[:SINCE_SHOWN]

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.cli import _completion
+from actconform.cli import _completion, _options
 from actconform.errors import FolderInUseError, UsageError, near
 from actconform.plugin.builtin import built_in
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
@@ -28,6 +28,7 @@ from actconform.run.select import Selection, all_cases, asked_for, backends_of, 
 from actconform.say import say
 from actconform.settings import Config, read_config
 from actconform.testdata.golden.verify import verify_subjects
+from actconform.text import number_of
 from actconform.types.json import digest_of_json, finite
 from actconform.types.report import Facts
 from actconform.verdict.causes.check import check_formulas
@@ -77,9 +78,7 @@ class _RunResult(msgspec.Struct, kw_only=True):
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 @click.option("--cluster", "address", help="Run on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the screen.")
@@ -123,7 +122,10 @@ def command(
         faults = [*recorder.unwritten, *faults]
     if resume:
         screen.notes(
-            [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are from the earlier run"]
+            [
+                *recorder.notes,
+                f"resumed: {recorder.kept} of {number_of(len(plan.cases), 'result')} are from the earlier run",
+            ]
         )
     screen.header(ran.facts, plan)
     screen.tables(ran.results, catalog.kernels, catalog.models, catalog.experiments)
@@ -212,7 +214,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen, runner: Runner) -> _Run
 def _problems(plan: Plan, ran: _RunResult, required: tuple[str, ...] | None, observed: Observed) -> list[str]:
     """Return why the run does not conform; an interrupted one never does, and its missing results are not listed."""
     if ran.interrupted:
-        return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
+        return [f"the run was interrupted after {len(ran.results)} of {number_of(len(plan.cases), 'case')}"]
     optional = [name for name, backend in plan.catalog.backends.items() if backend.optional]
     problems = conforms(plan.cases, ran.results, required, optional)
     backends = backends_of(ran.results, plan.catalog)

@@ -19,7 +19,7 @@ from actconform.run.scheduler import plan_of
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
 from actconform.settings import read_config
-from actconform.text import visible
+from actconform.text import number_of, visible
 
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
@@ -52,7 +52,9 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     def show(result: Result) -> None:
         counted[result.route] += 1
         if sys.stderr.isatty():
-            click.echo(f"\r{sum(counted.values())} cases  {visible(result.case):<80.80}", nl=False, err=True)
+            click.echo(
+                f"\r{number_of(sum(counted.values()), 'case')}  {visible(result.case):<80.80}", nl=False, err=True
+            )
 
     detection_report = selftest(plan, faults, show)
     if as_json:
@@ -113,8 +115,8 @@ def _late(detection_report: DetectionReport) -> int:
 def _verdict(detection_report: DetectionReport) -> str:
     caught = sum(detection.outcome == "caught" for detection in detection_report.detections)
     return (
-        f"{caught} of {len(detection_report.detections)} injected faults caught, with the right class and blame; "
-        f"{len(detection_report.false_alarms)} false alarms in {detection_report.healthy} healthy cases"
+        f"{caught} of {number_of(len(detection_report.detections), 'injected fault')} caught, with the right class and blame; "
+        f"{number_of(len(detection_report.false_alarms), 'false alarm')} in {number_of(detection_report.healthy, 'healthy case')}"
         + (f", of {len(detection_report.unusual)} unusual backends among them" if detection_report.unusual else "")
         + (f"; {late} ran out of time." if (late := _late(detection_report)) else ".")
     )

@@ -37,7 +37,10 @@ def command(folder: Path, store: Path, report_path: Path) -> int:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder for the site")
-    report = read_report(report_path)
+    try:
+        report = read_report(report_path)
+    except UsageError as error:
+        raise UsageError(f"--report {error}") from error
     file = report_path / REPORT if report_path.is_dir() else report_path
     causes = announced(load_plugins()).register.causes
     try:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import UsageError, WorkerError
 from actconform.plugin.loader import load_plugins
 from actconform.report.study.study_csv import STUDY_CSV, write_study_csv
@@ -24,6 +24,7 @@ from actconform.study.journal import JOURNAL, StudyIdentity, StudyJournal
 from actconform.study.plan import DIED, REFUSED, require_training, run_trainings, study_plan, trained_before, trainings
 from actconform.study.request import USUAL_REQUEST, StudyRequest
 from actconform.study.summary import study_rows
+from actconform.text import number_of
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ class _Study(msgspec.Struct, kw_only=True):
     help="Folder for page, CSV and journal.",
 )
 @click.option("--resume", is_flag=True, help="Keep the trainings that an interrupted study in --out has, do the rest.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 def command(config_path: Path | None, **arguments: Any) -> int:
     """Train each kernel in the hidden and in the output role of EXPERIMENTs (globs), and write a table, loss curves and CSV.
 
@@ -114,7 +113,7 @@ def command(config_path: Path | None, **arguments: Any) -> int:
     study_tables(console, rows)
     failed = sum(trial.failure.startswith(DIED) for trial in study.trials)
     refused = sum(trial.failure.startswith(REFUSED) for trial in study.trials)
-    counts = [f"{len(study.trials)} of {len(study.wanted)} trainings"]
+    counts = [f"{len(study.trials)} of {number_of(len(study.wanted), 'training')}"]
     counts += [
         f"{number} {word}"
         for number, word in ((refused, f"refused by {request.backend}"), (failed, "without an answer"))
@@ -159,9 +158,11 @@ def _train(study: _Study, worker: Worker, config: Config, journal: StudyJournal,
     before = {training.trial.key: trained_before(training, journal.earlier) for training in study.wanted}
     study.trials += [trial for trial in before.values() if trial is not None]
     if journal.earlier or journal.dropped:
-        dropped = f"; {journal.dropped} broken lines are dropped" if journal.dropped else ""
+        dropped = (
+            f"; {number_of(journal.dropped, 'broken line is', 'broken lines are')} dropped" if journal.dropped else ""
+        )
         console.print(
-            f"resumed: {len(study.trials)} of {len(study.wanted)} trainings are from the earlier study{dropped}"
+            f"resumed: {len(study.trials)} of {number_of(len(study.wanted), 'training')} are from the earlier study{dropped}"
         )
     rest = [training for training in study.wanted if before[training.trial.key] is None]
     with StudyProgress(len(rest), console) as progress:

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import ExportError, SweepError, Unavailable, Unsupported, UsageError, WorkerError
 from actconform.exhaustive.patterns import EXTENTS, chunk_order, swept_inputs
 from actconform.plugin.loader import load_plugins
@@ -32,6 +32,7 @@ from actconform.sweep.request import SweepRequest
 from actconform.sweep.row_sample import is_sampled
 from actconform.sweep.runner import started, sweep_chunks, sweep_sample
 from actconform.sweep.summary import same_bits, sweep_rows
+from actconform.text import number_of
 from actconform.types import ASPECTS
 from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, configured_worker, with_environments
@@ -108,9 +109,7 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
     help="Folder for journals and report.",
 )
 @click.option("--resume", is_flag=True, help="Keep the chunks that an interrupted sweep in --out has, do the rest.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
@@ -152,7 +151,7 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     if not running.sweeps and running.refused:
         raise UsageError("nothing was swept:\n" + "\n".join(running.refused))
     done = sum(sweep.complete for sweep in running.sweeps)
-    words = f"\n{done} of {len(plan.cases)} sweeps complete     {request.out}     {time.monotonic() - began:.0f} s"
+    words = f"\n{done} of {number_of(len(plan.cases), 'sweep')} complete     {request.out}     {time.monotonic() - began:.0f} s"
     console.print(plain(words), style="bold", soft_wrap=True)
     if running.ending:
         console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)

@@ -10,14 +10,14 @@ from typing import Any
 import click
 import numpy as np
 
-from actconform.cli import _completion, announced
+from actconform.cli import _completion, _options, announced
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.console import open_console
 from actconform.report.terminal.train_progress import TrainScreen
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.training.checkpoint import CHECKPOINT
 from actconform.training.own_model import LOSSES_FILE, TRAINED, TrainOutcome, train_own_model
 from actconform.training.request import TrainRequest
@@ -72,9 +72,7 @@ RESUME = "--resume"
 @click.option(RESUME, is_flag=True, help="Go on from the checkpoint in --out, bit for bit.")
 @click.option("--max-memory", type=float, help="In GiB (default: what the machine has available).")
 @click.option("--timeout", type=float, help="Seconds that a step may take.")
-@click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: the nearest actconform.toml)."
-)
+@_options.config
 def command(config_path: Path | None, **arguments: Any) -> int:
     """Train MODEL, an exported ONNX file with its weights, in an ONNX runtime, and write it with what it has learned.
 
@@ -148,7 +146,7 @@ def _say_why(outcome: TrainOutcome, request: TrainRequest) -> None:
 
 def _counted(outcome: TrainOutcome) -> str:
     epochs = outcome.step / outcome.steps_per_epoch
-    return f"{outcome.step:,} steps of {outcome.settings.batch} rows, {epochs:.3g} epoch{'' if epochs == 1 else 's'}"
+    return f"{number_of(outcome.step, 'step')} of {number_of(outcome.settings.batch, 'row')}, {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}"
 
 
 def _course(outcome: TrainOutcome) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from actconform.elements.classify import Located
 from actconform.elements.elementwise import units
 from actconform.oracle.rounding import round_to
+from actconform.text import number_of
 from actconform.tolerance.limits import BIAS_POINTS, BINADE_POINTS, END_ULP
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval
@@ -85,7 +86,7 @@ def unreached_ends(
             interval=Interval(to_hex(float(x.min()), tolerance.fmt), to_hex(float(x.max()), tolerance.fmt)),
             worst=None,
             magnitude=float(np.abs(closest - ends[end]) / ulp_of(ends[end : end + 1], tolerance.fmt)[0]),
-            evidence=f"{ends[end]:.9g} is never reached: {closest:.9g} is the closest of {elements.size} results where it is right",
+            evidence=f"{ends[end]:.9g} is never reached: {closest:.9g} is the closest of {number_of(elements.size, 'result')} where it is right",
         )
 
 
@@ -114,6 +115,6 @@ def _located(x: F64, elements: NDArray[np.int64], mean: float, tolerance: Tolera
         interval=Interval(to_hex(float(x.min()), tolerance.fmt), to_hex(float(x.max()), tolerance.fmt)),
         worst=None,
         magnitude=abs(mean),
-        evidence=f"errors lie {side} by up to {abs(mean):.3g} units on average over {elements.size} elements that are each within their limit",
+        evidence=f"errors lie {side} by up to {abs(mean):.3g} units on average over {number_of(elements.size, 'element')} that are each within their limit",
     )
     return Located(finding, elements)

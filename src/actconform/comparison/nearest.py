@@ -9,6 +9,7 @@ import numpy as np
 from actconform.elements.classify import Located
 from actconform.elements.elementwise import units
 from actconform.oracle.rounding import round_to
+from actconform.text import number_of
 from actconform.tolerance.limits import (
     BINADE_POINTS,
     GRADIENT_SHARE_LIMIT,
@@ -113,7 +114,9 @@ def _of_one_sign(
     share = np.count_nonzero(of_varying) / max(of_varying.size, 1)
     limit = NEAREST_SHARE_LIMIT if sample.cotangent is None else GRADIENT_SHARE_LIMIT
     if share > limit and of_varying.size >= BINADE_POINTS:
-        words = f"{share:.0%} of {of_varying.size:,} results are not the nearest number: allowed are {limit:.0%}"
+        words = (
+            f"{share:.0%} of {number_of(of_varying.size, 'result')} are not the nearest number: allowed are {limit:.0%}"
+        )
         size = float(np.abs(off).max())
         yield _located(FindingClass.SCALED_ERROR, sample, tolerance, indices[off != 0], size, words, place)
 

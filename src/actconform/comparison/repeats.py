@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform.elements.classify import Located
 from actconform.elements.elementwise import units
+from actconform.text import number_of
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval
 
@@ -103,7 +104,7 @@ def locate_moved(
         interval=Interval(to_hex(float(numbers.min()), tolerance.fmt), to_hex(float(numbers.max()), tolerance.fmt)),
         worst=None,
         magnitude=0.0,
-        evidence=f"{np.count_nonzero(differs)} inputs gave other results at other places, as {to_hex(float(x[0]), tolerance.fmt)}: "
+        evidence=f"{number_of(int(np.count_nonzero(differs)), 'input')} gave other results at other places, as {to_hex(float(x[0]), tolerance.fmt)}: "
         + ", ".join(f"{value:g}" for value in values[:4]),
     )
     yield Located(finding, elements)

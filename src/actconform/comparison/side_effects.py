@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.comparison.comparator import structural
+from actconform.text import number_of
 from actconform.types import FindingClass
 from actconform.workers.process_state import KEPT, SUBNORMALS
 
@@ -41,7 +42,7 @@ def behaviour(
         for tensor in sorted({name for _, name in calls_and_tensors}):
             calls = [call for call, name in calls_and_tensors if name == tensor]
             regime = test_vectors.vectors[calls[0]].regime if calls[0] < len(test_vectors.vectors) else ""
-            evidence = f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}"
+            evidence = f"seen in {number_of(len(calls), 'call')}"
             finding = structural(class_, regime, tensor, evidence, len(calls))
             if class_ == FindingClass.NONDETERMINISTIC and unlimited:
                 finding = msgspec.structs.replace(finding, magnitude=1.0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform.comparison.comparator import structural
 from actconform.testdata.training_vectors import GRADIENT, INFERENCE, LOSS_PART, OPTIMIZER, VALIDATION_LOSS
+from actconform.text import number_of
 from actconform.types import FindingClass
 from actconform.types.model import LOSS
 
@@ -118,7 +119,7 @@ def _of_losses(task: TrainingTask, record: TrainingRecord) -> Iterator[Finding]:
 
 
 def _epochs(count: int) -> str:
-    return "one epoch" if count == 1 else f"each of {count} epochs"
+    return "one epoch" if count == 1 else f"each of {number_of(count, 'epoch')}"
 
 
 def first_non_finite(task: TrainingTask, record: TrainingRecord) -> FirstNonFinite | None:
@@ -150,6 +151,6 @@ def not_learned(experiment: Experiment, record: TrainingRecord, first: FirstNonF
     """Return the finding, of class `property`, that a training came to no numbers, and where: nothing is said of its claims."""
     bad = np.flatnonzero(~np.isfinite(np.asarray(record.losses, np.float64)))
     when = f"the loss is no number from step {bad[0] + 1} on; " if bad.size else ""
-    claims = f", none of its {len(experiment.claims)} claims judged" if experiment.claims else ""
+    claims = f", none of its {number_of(len(experiment.claims), 'claim')} judged" if experiment.claims else ""
     evidence = f"{when}{first}; nothing is called learned{claims}"
     return structural(FindingClass.PROPERTY, NOT_LEARNED, first.tensor, evidence)

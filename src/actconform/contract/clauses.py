@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from actconform.contract.evidence import not_closed
+from actconform.text import number_of
 from actconform.types import FindingClass
 from actconform.workers.process_state import KEPT, SUBNORMALS
 
@@ -49,7 +50,7 @@ def clauses(evidence: Evidence) -> list[Clause]:
 def _clause(name: str, promise: _Promise, evidence: Evidence) -> Clause:
     broken = tuple(dict.fromkeys(promise.breaches(evidence)))  # the same in several regimes is one
     if broken:
-        return Clause(name, "broken", _times(len(broken), "breach", "breaches"), broken, promise.fix)
+        return Clause(name, "broken", number_of(len(broken), "breach", "breaches"), broken, promise.fix)
     if reason := promise.not_applicable(evidence):
         return Clause(name, "not applicable", reason)
     return Clause(name, "ok", promise.message)
@@ -134,7 +135,7 @@ def _state(evidence: Evidence) -> Iterable[str]:
 def _answers(evidence: Evidence) -> Iterable[str]:
     if not evidence.answered:
         reasons = "; ".join(reason for reason, _ in evidence.reasons()[:3])
-        yield f"answered none of {_times(len(evidence.records), 'case', 'cases')}{': ' if reasons else ''}{reasons}"
+        yield f"answered none of {number_of(len(evidence.records), 'case')}{': ' if reasons else ''}{reasons}"
 
 
 def _of_class(class_: FindingClass) -> Callable[[Evidence], Iterable[str]]:
@@ -157,10 +158,6 @@ def _no_provider(evidence: Evidence) -> str:
 
 def _of(evidence: Evidence) -> str:
     return "kernel" if evidence.backend.kind == "framework" else "graph"
-
-
-def _times(count: int, singular: str, plural: str) -> str:
-    return f"{count:,} {singular if count == 1 else plural}"
 
 
 PROMISES: dict[str, _Promise] = {

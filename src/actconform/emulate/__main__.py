@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from actconform.emulate.sysroot import sysroot
 from actconform.errors import UsageError
 from actconform.run.recorder import RESULTS, read_results
+from actconform.text import number_of
 
 BACKEND, ROUTE = "ort-cpu", "authored+ort-cpu"
 PACKAGES = ("actconform", "actconform-onnxruntime")
@@ -130,7 +131,10 @@ def run_on(processor: str, script: str, patterns: tuple[str, ...], out: Path) ->
     counts = Counter(str(result.verdict) for result in results)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     about = PROCESSORS[processor]
-    return code, f"{processor} ({about.model}: {about.features}): {len(results)} cases: {verdicts}; {seconds:.0f} s"
+    return (
+        code,
+        f"{processor} ({about.model}: {about.features}): {number_of(len(results), 'case')}: {verdicts}; {seconds:.0f} s",
+    )
 
 
 @click.command()

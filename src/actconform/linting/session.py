@@ -29,7 +29,7 @@ from actconform.linting.registry import OWN_RULES, parsed_ignores
 from actconform.linting.runtime_answers import runtime_answers
 from actconform.linting.targets import read_targets
 from actconform.linting.unit_statistics import unit_statistics
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.types.lint import SEVERITIES, LintFinding, LintResult
 
 if TYPE_CHECKING:
@@ -293,4 +293,4 @@ def _about(subject: _Subject) -> str:
     producer = one_line(f"{model.producer_name} {model.producer_version}".strip(), 80)
     maker = f", by {producer}" if producer else ""
     by = f"{subject.exporter}: " if subject.exporter else ""
-    return f"{by}opset {subject.source.opset}, {subject.source.nodes:,} nodes{maker}"
+    return f"{by}opset {subject.source.opset}, {number_of(subject.source.nodes, 'node')}{maker}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from actconform.checking.inputs import saved_arrays
 from actconform.errors import UsageError, near
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,5 +31,7 @@ def read_targets(path: Path, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
                 f"{shown}: the model has no output {one_line(name, 80)!r}{near(name, list(outputs))}; it has {', '.join(map(one_line, outputs))}"
             )
         if array.dtype.kind not in "fiub" or not array.size:
-            raise UsageError(f"{shown}: {one_line(name, 80)!r} holds no numbers ({array.dtype}, {array.size} elements)")
+            raise UsageError(
+                f"{shown}: {one_line(name, 80)!r} holds no numbers ({array.dtype}, {number_of(array.size, 'element')})"
+            )
     return arrays

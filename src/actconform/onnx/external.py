@@ -11,6 +11,7 @@ from onnx.external_data_helper import uses_external_data
 from actconform.errors import ExternalDataError
 from actconform.files import read_bytes
 from actconform.onnx.gates import tensors
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +40,13 @@ def read_external_data(model: onnx.ModelProto, folder: Path) -> None:
     outside = [tensor for tensor in tensors(model) if uses_external_data(tensor)]
     sizes = [data_size(tensor) for tensor in outside]
     if sum(sizes) > MOST_BYTES:
-        raise ExternalDataError(f"the data in files beside it have {sum(sizes):,} bytes, more than 2 GiB")
+        raise ExternalDataError(f"the data in files beside it have {number_of(sum(sizes), 'byte')}, more than 2 GiB")
     for tensor, size in zip(outside, sizes, strict=True):
         path = _file(tensor, folder)
         start, length = _number(tensor, "offset", 0), _number(tensor, "length", size)
         if length != size:
             raise ExternalDataError(
-                f"the data of {tensor.name} have {length:,} bytes by their length, and {size:,} by shape and type"
+                f"the data of {tensor.name} have {number_of(length, 'byte')} by their length, and {size:,} by shape and type"
             )
         try:
             tensor.raw_data = read_bytes(path, MOST_BYTES, start=start, length=size)

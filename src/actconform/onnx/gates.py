@@ -15,6 +15,7 @@ from actconform.onnx.inference import expect_consistent, infer
 from actconform.onnx.nested_graphs import subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.size_limits import expect_sane_size
+from actconform.text import number_of
 from actconform.types import FindingClass
 from actconform.types.model import LOSS, OUTPUT
 
@@ -113,7 +114,9 @@ def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
     try:
         model = onnx.load_from_string(artifact.model)
     except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
-        return None, [(FindingClass.INVALID_MODEL, f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
+        return None, [
+            (FindingClass.INVALID_MODEL, f"{number_of(len(artifact.model), 'byte')} that are no ONNX model: {error}")
+        ]
     invalid = _outside(model) or _unregistered(model) or _refused(model) or _misfit(model)
     return model, [(FindingClass.INVALID_MODEL, invalid)] if invalid else []
 
@@ -253,7 +256,7 @@ def _misfit(model: onnx.ModelProto) -> str:
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         read = kernel[1] * groups if node.op_type == "Conv" else kernel[0]
         if x[1] != read or kernel[0] % groups:
-            return f"{node.op_type} {node.name or node.output[0]}: a kernel of shape {kernel} in {groups} groups for {x[1]} channels"
+            return f"{node.op_type} {node.name or node.output[0]}: a kernel of shape {kernel} in {groups} groups for {number_of(x[1], 'channel')}"
     return ""
 
 
@@ -289,7 +292,7 @@ def _shapes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> I
         if len(dims) != len(wanted.dims):
             yield (
                 FindingClass.SHAPE,
-                f"{kind} {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}",
+                f"{kind} {value.name}{wanted.called} has {number_of(len(dims), 'dimension')}, not {len(wanted.dims)}",
             )
             continue
         fixed = [

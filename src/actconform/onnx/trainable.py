@@ -16,6 +16,7 @@ from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import deep
 from actconform.onnx.nested_graphs import fresh_prefix, own_names, reads, rename_tensors
 from actconform.onnx.nodes import LAYER_GRAPHS, Nodes, Wiring
+from actconform.text import number_of
 from actconform.types.model import LOSS, Layer
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def output_for_loss(graph: onnx.GraphProto, name: str | None) -> onnx.ValueInfoP
     outputs = {value.name: value for value in graph.output}
     if name is None and len(outputs) > 1:
         raise UsageError(
-            f"the model has {len(outputs)} outputs, {', '.join(outputs)}: choose which one has a loss with output="
+            f"the model has {number_of(len(outputs), 'output')}, {', '.join(outputs)}: choose which one has a loss with output="
         )
     if not outputs:
         raise UsageError("the model has no outputs, so that there is nothing to have a loss")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform.onnx.parameters import altered_parameters, near_epsilons
 from actconform.onnx.training_mode import drawing_nodes, training_norms
+from actconform.text import number_of
 from actconform.types import NOWHERE, Blame, Finding, FindingClass
 from actconform.types.dtypes import DTYPES
 
@@ -57,7 +58,7 @@ def _altered(altered: Altered, unit: float) -> Finding:
         evidence = f"no constant of the graph holds parameter {altered.parameter}"
     else:
         evidence = (
-            f"parameter {altered.parameter}: {altered.differing} elements differ, most {list(altered.place)}: "
+            f"parameter {altered.parameter}: {number_of(altered.differing, 'element differs', 'elements differ')}, most {list(altered.place)}: "
             f"{altered.got:.9g} in the graph, {altered.expected:.9g} was given"
         )
     return _finding(FindingClass.SCALED_ERROR, altered.parameter, evidence, altered.differing, size)

@@ -11,6 +11,7 @@ import onnx
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.text import number_of
 from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _refused_calls(job: Job, outcome: JobResult) -> dict[int, str]:
 def refused_shapes(job: Job, outcome: JobResult, ranks: OtherRanks) -> str:
     """Return in words that calls of other shapes were refused, with the first message; empty where none was."""
     messages = [*_refused_calls(job, outcome).values(), *ranks.refused]
-    calls = f"{len(messages)} call{'s' if len(messages) > 1 else ''} of other shapes refused"
+    calls = f"{number_of(len(messages), 'call')} of other shapes refused"
     return f"{calls}: {messages[0].splitlines()[0]}" if messages else ""
 
 

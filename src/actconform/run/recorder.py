@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import digest_of_json, finite
 from actconform.types.report import SCHEMA, Report
@@ -113,7 +113,8 @@ class Recorder:
         lines, strange = _read_lines(self.folder)
         if strange:
             more = f" and {len(strange) - STRANGE_SHOWN} more" if len(strange) > STRANGE_SHOWN else ""
-            message = f"{len(strange)} lines of {RESULTS} are dropped, and what they were of is run again"
+            lines_are = number_of(len(strange), f"line of {RESULTS} is", f"lines of {RESULTS} are")
+            message = f"{lines_are} dropped, and what is missing now is run again"
             self.notes.append(f"{message}: {'; '.join(strange[:STRANGE_SHOWN])}{more}")
         wanted = {
             line.result.case: line for line in lines if line.result.case in cases and line.result.verdict not in AGAIN
@@ -124,7 +125,7 @@ class Recorder:
             self._earlier = same
         if len(self._earlier) < len(wanted):
             self.notes.append(
-                f"{len(wanted) - len(self._earlier)} results of the earlier run are dropped: versions, settings, goldens, "
+                f"{_dropped(len(wanted) - len(self._earlier))}: versions, settings, goldens, "
                 "register or code have changed"
             )
         self._rewrite(line.text for line in self._earlier.values())
@@ -146,7 +147,7 @@ class Recorder:
                 stale = earlier
             if stale:
                 reason = _changed(before or {}, now) if before != now else "they were found under other facts"
-                self.notes.append(f"{line}: {len(stale)} results of the earlier run are dropped: {reason}")
+                self.notes.append(f"{line}: {_dropped(len(stale))}: {reason}")
                 gone = {self._earlier.pop(case).text for case in stale}
                 self._tried(RESULTS, lambda: self._without(gone))
             if not now or before != now:
@@ -287,6 +288,10 @@ def _checked(text: bytes) -> _Line:
         raise ValueError("it was changed")
     # not strict: "inf" where a number stands is one
     return _Line(text, graded(msgspec.convert(content, Result, strict=False)), proof)
+
+
+def _dropped(count: int) -> str:
+    return number_of(count, "result of the earlier run is dropped", "results of the earlier run are dropped")
 
 
 def _proof(content: dict[str, Any], run: str, facts: str) -> _Proof:

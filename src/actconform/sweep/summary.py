@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.exhaustive.patterns import CHUNKS
 from actconform.exhaustive.statistics import CountedInputs, joined_binades
 from actconform.sweep.differing_bits import RoutePair
+from actconform.text import number_of
 from actconform.types import FindingClass
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class SameBits(NamedTuple):
         pair = f"{case.subject}, {case.aspect}: {case.route} and {self.second.case.route}"
         if self.equal == self.both == CHUNKS:
             return f"{pair} are bit-identical on all inputs of range {self.first.extent}"
-        words = f"{pair} are bit-identical on {self.equal} of {self.both} chunks"
+        words = f"{pair} are bit-identical on {self.equal} of {number_of(self.both, 'chunk')}"
         if self.differing.count:
             ends = f"from {self.differing.first} to {self.differing.last}"
-            words += f", and differ on {self.differing.count:,} of {self.inputs:,} inputs, {ends}"
+            words += f", and differ on {self.differing.count:,} of {number_of(self.inputs, 'input')}, {ends}"
         if self.uncounted:
             words += f"; not counted: the inputs of {self.uncounted} of {self.both - self.equal} unequal chunks"
         return words

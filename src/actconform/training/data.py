@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from actconform.checking.inputs import expect_inputs, read_place
 from actconform.errors import UsageError, near
 from actconform.onnx.trainable import TARGET
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.training.request import TARGET_NAME
 
 if TYPE_CHECKING:
@@ -88,10 +88,14 @@ def read_train_data(
     held_out = round(rows * validation) if validation is not None else 0
     if validation is not None and held_out < (size if fixed else 1):
         least = f"a batch of {size}" if fixed else "one row"
-        raise UsageError(f"--validation {validation:g}: is {held_out:,} of {rows:,} rows of {shown}, less than {least}")
+        raise UsageError(
+            f"--validation {validation:g}: is {held_out:,} of {number_of(rows, 'row')} of {shown}, less than {least}"
+        )
     if rows - held_out < size:
         less = f" without validation's {held_out:,}" if held_out else ""
-        raise UsageError(f"--batch {size}: {shown} has {rows - held_out:,} rows{less}; a batch has at most as many")
+        raise UsageError(
+            f"--batch {size}: {shown} has {number_of(rows - held_out, 'row')}{less}; a batch has at most as many"
+        )
     inputs = {key: array[:size] for key, array in arrays.items() if key != name}
     expect_inputs(inputs, source, shown)
     _expect_target(name, arrays[name], source, output, shown)
@@ -133,7 +137,11 @@ def _target_name(arrays: Mapping[str, Array], source: Source, target: str | None
         raise UsageError(f"--target {target}: is an input of the model; name the array that its output is to become")
     name = target or (rest[0] if len(rest) == 1 else TARGET_NAME)
     if name not in rest:
-        kinds = f"has {len(rest)} arrays that are no inputs, {_names(rest)}: choose one" if rest else "has inputs alone"
+        kinds = (
+            f"has {number_of(len(rest), 'array that is no input', 'arrays that are no inputs')}, {_names(rest)}: choose one"
+            if rest
+            else "has inputs alone"
+        )
         raise UsageError(f"{shown}: {kinds}; the target is what the output is to become, named with --target")
     if unknown := [extra for extra in rest if extra != name]:
         raise UsageError(

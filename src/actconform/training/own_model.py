@@ -20,7 +20,7 @@ from actconform.onnx.step_graph import model_of_state
 from actconform.onnx.trainable import TARGET
 from actconform.onnx.training_mode import drawing_nodes, training_norms
 from actconform.plugin.training_loop import Stopping
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.training.checkpoint import (
     CHECKPOINT,
     TrainIdentity,
@@ -191,7 +191,7 @@ class _Training:
             self._progress = read_checkpoint(path, self._identity, self._graphs.state)
             if self._progress.step > self._total:
                 raise UsageError(
-                    f"{one_line(str(path))}: has {self._progress.step:,} steps ({self._epochs(self._progress.step)}), and "
+                    f"{one_line(str(path))}: has {number_of(self._progress.step, 'step')} ({self._epochs(self._progress.step)}), and "
                     f"{self._total:,} are asked for: ask for more with --epochs or --steps"
                 )
         elif path.exists():

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform._version import __version__
+from actconform.text import number_of
 from actconform.types import Route
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def adopt(report: Report, register: Register, date: str) -> Adopted:
 
 def _words(result: Result, finding: Finding) -> str:
     where = " ".join(filter(None, (finding.class_, finding.tensor, finding.regime)))
-    return f"{result.case}: {where}, {finding.count} element{'s' if finding.count > 1 else ''}"
+    return f"{result.case}: {where}, {number_of(finding.count, 'element')}"
 
 
 def _by_formula(cause: Cause, route: str, findings: Iterable[tuple[Result, Finding]], date: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.text import number_of
 from actconform.types import BAD, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def judge(findings: Sequence[Finding], covers: Mapping[Place, Coverage], expecte
         )
     new = [finding for finding in judged if finding.deviation is None]
     if new:
-        reason = f"{len(new)} of {len(judged)} findings not registered: {_kinds(new)}"
+        reason = f"{len(new)} of {number_of(len(judged), 'finding')} not registered: {_kinds(new)}"
         return Judgement(Verdict.FAIL, reason, tuple(judged))
     if judged:
         causes = ", ".join(sorted({str(finding.deviation) for finding in judged}))

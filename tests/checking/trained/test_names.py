@@ -9,6 +9,7 @@ from actconform.checking.trained.names import (
     NamedPair,
     arrays_in_graph_layout,
     arrays_in_trained_layout,
+    differing_shapes,
     nearest_by_values,
     paired,
 )
@@ -43,17 +44,27 @@ def test_other_names_are_paired_by_their_order_which_is_noted():
 
 
 @pytest.mark.parametrize(
-    "trained",
+    ("trained", "words"),
     [
-        [spec("p"), spec("q"), spec("r")],
-        [spec("p"), spec("q", dtype="int64")],
-        [spec("p"), spec("q", dims=(None, 3, 4))],
+        ([spec("p"), spec("q"), spec("r")], "cannot be told apart.*; rename one side's"),
+        ([spec("p"), spec("q", dtype="int64")], "differ in type or shape.*; name the model that"),
+        ([spec("p"), spec("q", dims=(None, 3, 4))], "differ in type or shape.*; name the model that"),
+        ([spec("p")], "differ in number.*; name the model that"),
     ],
-    ids=["more", "another-type", "another-rank"],
+    ids=["more", "another-type", "another-rank", "fewer"],
 )
-def test_tensors_that_cannot_be_told_apart_are_refused_with_both_lists(trained):
-    with pytest.raises(UsageError, match=r"cannot be told apart.*a \(float32.*p \(float32"):
+def test_inputs_that_find_no_partner_are_refused_with_both_lists_and_what_helps(trained, words):
+    with pytest.raises(UsageError, match=words) as refused:
         paired([spec("a"), spec("b")], trained, "input")
+    assert "the graph has a (float32" in str(refused.value)
+    assert "the trained model p (float32" in str(refused.value)
+
+
+def test_shapes_that_no_order_of_axes_brings_together_are_named():
+    graph = [spec("x", ("n", 3, 8, 6)), spec("y", (None, 4)), spec("z", (2, 5)), spec("w", None)]
+    trained = [spec("x", (None, 8, 6, 3)), spec("y", (7, 4)), spec("z", (2, 9)), spec("w", (3,))]
+    pairs, _ = paired(graph, trained, "input")
+    assert differing_shapes(graph, trained, pairs) == ["z is [2, 5] in the graph and [2, 9] in the trained model"]
 
 
 def test_an_output_that_the_trained_model_does_not_give_is_left_out_and_noted():
@@ -88,7 +99,7 @@ def test_the_nearest_array_of_the_same_shape_is_the_partner():
 
 
 def test_no_output_in_common_is_refused():
-    with pytest.raises(UsageError, match="outputs cannot be told apart"):
+    with pytest.raises(UsageError, match="outputs differ in type or shape"):
         paired([spec("y"), spec("z")], [spec("p", dims=(2, 2, 2))], "output", complete=False)
 
 

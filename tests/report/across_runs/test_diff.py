@@ -80,7 +80,7 @@ def test_findings_without_inputs_are_the_same() -> None:
 def test_a_new_finding_is_worse_unless_it_is_registered_and_a_gone_one_never() -> None:
     new = difference(result(), result(findings=(finding(),)))
     assert [found.case for found in new.new] == ["relu/value/f32/torch"]
-    assert new.worse == ("1 new findings (1 minor)", "1 larger errors", "1 verdicts that do not conform")
+    assert new.worse == ("1 new finding (1 minor)", "1 larger error", "1 verdict that does not conform")
     known = difference(result(), result(verdict=Verdict.XFAIL, findings=(finding(**KNOWN),)))
     assert (len(known.new), known.worse) == (1, ())
     assert "known: torch-known" in diff_as_text(known)
@@ -133,13 +133,13 @@ def test_a_case_that_is_missing_is_worse_if_it_ran_and_one_that_came_in_if_it_fa
     both = report(result(), result("elu/value/f32/torch", Verdict.UNAVAILABLE), result("mish/value/f32/torch"))
     got = compare_reports(both, report(result()))
     assert got.disappeared == ("elu/value/f32/torch", "mish/value/f32/torch")
-    assert got.worse == ("1 cases that ran before and are missing",)
+    assert got.worse == ("1 case that ran before and is missing",)
     assert compare_reports(report(result()), both).worse == ()
     came = compare_reports(report(), report(result(findings=(finding(),))))
     assert (came.appeared, came.new, came.worse) == (
         ("relu/value/f32/torch",),
         (),
-        ("1 verdicts that do not conform",),
+        ("1 verdict that does not conform",),
     )
 
 
@@ -217,7 +217,7 @@ def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
     one = report(result())
     speeds = compare_speeds(baseline_of(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
     found = compare_reports(one, one, speeds)
-    assert found.worse == ("1 slower benchmark results",)
+    assert found.worse == ("1 slower benchmark result",)
     for text in (diff_as_text(found), as_markdown(found), as_page(found)):
         assert "relu forward 1K" in text
         assert "slower: 2.00 times the baseline" in text
@@ -230,7 +230,7 @@ def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -
     speeds = compare_speeds(
         baseline_of(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True
     )
-    assert compare_reports(one, one, speeds).worse == ("1 slower benchmark results",)
+    assert compare_reports(one, one, speeds).worse == ("1 slower benchmark result",)
     made = timed({"torch": 1e-3})
     other = baseline_of(replace(made, machine=replace(made.machine, cpu="another")))
     found = compare_reports(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
@@ -247,7 +247,7 @@ def test_a_run_that_no_longer_conforms_is_worse_and_says_why() -> None:
 
 def test_a_finding_that_lost_the_deviation_that_covered_it_is_a_new_one() -> None:
     covered, bare = result(findings=(finding(**KNOWN),)), result(findings=(finding(),))
-    assert difference(covered, bare).worse == ("1 new findings (1 minor)",)
+    assert difference(covered, bare).worse == ("1 new finding (1 minor)",)
     assert [found.finding for found in difference(covered, bare).new] == list(bare.findings)
     for before, after in ((bare, covered), (covered, covered), (bare, bare)):
         assert not difference(before, after).new

@@ -63,8 +63,8 @@ def test_facts_that_differ_stand_side_by_side() -> None:
     ("second", "words"),
     [
         (TORCH, "a and b are reports of one run: nothing was merged"),
-        (replace(TORCH, when="2026-02-02T00:00:00Z"), "a and b have 1 cases in common, relu/value/f32/torch the first"),
-        (replace(ORT, results=ORT.results + ORT.results[:1]), "b and b have 1 cases in common"),
+        (replace(TORCH, when="2026-02-02T00:00:00Z"), "a and b have 1 case in common, relu/value/f32/torch the first"),
+        (replace(ORT, results=ORT.results + ORT.results[:1]), "b and b have 1 case in common"),
         (
             replace(ORT, facts=replace(FACTS, actconform="0.2.0")),
             "a is of actconform 0.1.0, b of actconform 0.2.0; run",

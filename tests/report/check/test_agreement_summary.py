@@ -48,7 +48,7 @@ def test_an_output_without_a_ranking_has_its_error_alone():
     words = only(
         outputs=[OutputAgreement(name="mask", largest_error=2.0, magnitude=4.0, largest_error_sample=0, reshaped=1)]
     )
-    assert words.endswith("mask largest error 2 of 4 in sample 0, 1 samples of another shape")
+    assert words.endswith("mask largest error 2 of 4 in sample 0, 1 sample of another shape")
 
 
 def test_the_metric_is_told_for_both_or_for_the_pair():

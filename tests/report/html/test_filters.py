@@ -135,6 +135,16 @@ def test_a_link_shows_the_same_again(opened, address):
     assert again.inner_text("#filters-head") == "Filters (3 set)"
 
 
+def test_a_route_is_a_filter_of_the_causes_the_map_and_the_link(opened, address):
+    page = opened()
+    page.select_option("#by-route", "keras")
+    assert subjects(page) == ["gelu-erf", "selu"]
+    assert page.locator("table.map thead th").all_inner_texts() == ["keras"]
+    assert page.url.endswith("#route=keras")
+    again = opened(page.url.removeprefix(address))
+    assert (subjects(again), again.input_value("#by-route")) == (["gelu-erf", "selu"], "keras")
+
+
 def test_back_and_forward_go_through_the_filters(opened):
     page = opened(bypass_csp=True)  # of playwright's own waiting
     page.select_option("#by-severity", "minor")

@@ -11,6 +11,7 @@ from made import FACTS, finding, measurement, report, result
 from actconform.report.across_runs.history_store import add_runs, past_run
 from actconform.report.site.site_files import write_site
 from actconform.run.recorder import write_report
+from actconform.types import Verdict
 
 HOSTILE = "<script>window.harm=1</script><img src=x onerror=window.harm=1>"
 RELU, ELU = "relu/value/f32/torch", "elu/value/f32/authored+ort-cpu"
@@ -86,6 +87,16 @@ def test_a_run_and_a_backend_have_addresses(browse, site):
     assert {line[0]: line[2].strip() for line in rows(page, "changed")}[ELU] == "not in this run"
     page = browse(site("index.html#backend=torch"))
     assert ["torch", "2.13.0"] in rows(page, "facts")
+
+
+def test_pages_with_the_verdict_xfail_say_what_it_means_and_others_do_not(browse, site, tmp_path):
+    known = result(RELU, Verdict.XFAIL, findings=(finding(deviation="tails"),), measurements=(measurement(),))
+    nights = [night(1, known)]
+    add_runs(tmp_path / "history.jsonl", map(past_run, nights))
+    write_site(nights[0], write_report(tmp_path, nights[0]), tmp_path / "history.jsonl", tmp_path / "out", ())
+    for page in ("index.html", "accuracy.html"):
+        assert "XFAIL: a known deviation" in browse((tmp_path / "out" / page).as_uri()).inner_text("header")
+        assert "XFAIL" not in browse(site(page)).inner_text("header")
 
 
 @pytest.mark.parametrize("link", ["case=nosuch", "run=2020-01-01T00:00:00Z", "backend=%E0%A4%A", "case=constructor"])

@@ -44,9 +44,9 @@ def test_what_differs_in_bits_and_what_breaks_a_limit_stand_in_tables(opened):
     page = opened()
     silu, tanh = cells(page, "Bits")
     assert tanh == [
-        "tanh", "value", "jax", "torch", "all", "0 of 256", "510", "2,550 (without 1 chunks)", "0x00000001 … 0x80000002",
+        "tanh", "value", "jax", "torch", "all", "0 of 256", "510", "2,550 (without 1 chunk)", "0x00000001 … 0x80000002",
     ]  # fmt: skip
-    assert silu[5:8] == ["0 of 1", "not counted", "0 (without 1 chunks)"]
+    assert silu[5:8] == ["0 of 1", "not counted", "0 (without 1 chunk)"]
     assert cells(page, "What breaks a limit")[0] == ["tanh", "value", "torch", "nan-made", "3", "0x1 … 0x2", "", "new"]
 
 

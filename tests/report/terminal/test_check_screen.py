@@ -55,6 +55,15 @@ def test_where_rounding_explains_all_it_says_how_near_and_how_sharp():
     assert "BLAME" not in shown
 
 
+def test_a_tensor_over_its_bound_that_is_no_fault_is_told_in_words():
+    exact = made_check.tensor("quantize", made_check.INF, "QuantizeLinear", got=214.0, wanted=215.0)
+    shown = " ".join(text(made_check.check(made_check.runtime(levels=[made_check.level(tensors=[exact])]))).split())
+    assert (
+        "NOISE quantize (QuantizeLinear, level none) 214 where it must be exactly 215, as shown; every output" in shown
+    )
+    assert "∞" not in shown
+
+
 def test_a_spread_is_explained_once_and_only_where_there_are_some():
     assert text(made_check.all_kinds()).count("how far the truth moves") == 1
     assert "how far" not in text(made_check.check(made_check.REFUSED))

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 Numbers = tuple[int, ...]
 TENSORS_SHOWN = 8
@@ -74,9 +74,9 @@ class ComparedArray(msgspec.Struct, frozen=True, kw_only=True):
         if self.problem:
             return f"{name}: {self.problem}"
         if not self.unequal:
-            return f"{name}: equal, {self.elements:,} {_elements(self.elements)} of {self.dtype}"
+            return f"{name}: equal, {number_of(self.elements, 'element')} of {self.dtype}"
         verdict = "conforms" if self.conforms else "does NOT conform"
-        words = [f"{name}: {verdict}: {self.unequal:,} of {self.elements:,} {_elements(self.elements)} differ"]
+        words = [f"{name}: {verdict}: {self.unequal:,} of {number_of(self.elements, 'element')} differ"]
         at = f" at {list(self.place)}" if self.place else ""
         words.append(f"worst{at}: {_number(self.got)} where {_number(self.wanted)} is expected")
         if math.isfinite(self.got) and math.isfinite(self.wanted) and self.unit:
@@ -121,10 +121,6 @@ def _gravity(tensor: ComparedArray) -> tuple[bool, bool, bool, float]:
     special = any(difference.kind in SPECIAL for difference in tensor.differences if not difference.accepted)
     ratio = tensor.scaled / tensor.limit if tensor.limit else tensor.scaled
     return not tensor.conforms, bool(tensor.problem), special, ratio
-
-
-def _elements(count: int) -> str:
-    return "element" if count == 1 else "elements"
 
 
 def _number(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform.errors import UsageError
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.tolerance.ulp import to_hex
 from actconform.workers.protocol import JobResult, aligned_copy
 from actconform.workers.session import differing_names, same_bytes
@@ -87,7 +87,9 @@ class Caller:
         names = [f"d_{name}" for name in self._kernel.inputs]
         if isinstance(returned, tuple | list):
             if len(returned) != len(names):
-                raise UsageError(f"it returned {len(returned)} gradients: wanted {len(names)}, {', '.join(names)}")
+                raise UsageError(
+                    f"it returned {number_of(len(returned), 'gradient')}: wanted {len(names)}, {', '.join(names)}"
+                )
             returned = dict(zip(names, returned, strict=True))
         elif not isinstance(returned, dict):
             if len(names) > 1:

@@ -12,7 +12,7 @@ from actconform.errors import UsageError, near
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import generate, unary_points, unary_vectors
 from actconform.testdata.regimes import unary_regimes
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Kernel
@@ -161,5 +161,5 @@ def _undecided(x: F64, decided: NDArray[np.bool_], fmt: FloatFormat) -> str:
     parts += [f"{point:g}" for point in (-np.inf, np.inf) if point in left]
     if numbers.size:
         ends = " to ".join(f"{end:.6g} ({to_hex(float(end), fmt)})" for end in dict.fromkeys(numbers[[0, -1]].tolist()))
-        parts.append(f"{numbers.size:,} number{'s' if numbers.size > 1 else ''}, {ends}")
+        parts.append(f"{number_of(numbers.size, 'number')}, {ends}")
     return f"{'; '.join(parts)}: truth= decides nothing there" if parts else ""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
+from actconform.text import number_of
 from actconform.types.dtypes import DTYPES
 from actconform.types.finding import CLASSES
 from actconform.verdict.severity import mark
@@ -32,11 +33,9 @@ def text(measurement: FunctionMeasurement) -> str:
         groups = _by_class(new)
         lines += [f"  {_line(group, aspect, measurement.dtype)}" for group in groups[:SHOWN]]
         if len(groups) > SHOWN:
-            lines.append(f"  and {len(groups) - SHOWN} more kinds in .findings")
+            lines.append(f"  and {number_of(len(groups) - SHOWN, 'more kind')} in .findings")
         if conventions := len(aspect.findings) - len(new):
-            lines.append(
-                f"  {conventions} difference{'s' if conventions > 1 else ''} where both answers are defensible (convention)"
-            )
+            lines.append(f"  {number_of(conventions, 'difference')} where both answers are defensible (convention)")
         if aspect.not_judged:
             lines.append(f"  not judged: {aspect.not_judged}")
     return "\n".join(lines)
@@ -66,7 +65,7 @@ def _figures(aspect: AspectMeasurement) -> list[str]:
     unit = next((measurement.unit for measurement in aspect.measurements), "")
     accuracy = f"{100 * aspect.correctly_rounded:.2f} % correctly rounded, at most {_size(aspect.max_ulp)} ULP"
     bias = f"bias {aspect.bias:+.3f} {'ULP' if unit == 'ulp' else f'{unit} units'}"
-    lines = [f"{name} {aspect.n:,} elements, {accuracy}, {bias}", f"  |error| in ULP: {_spread(aspect)}"]
+    lines = [f"{name} {number_of(aspect.n, 'element')}, {accuracy}, {bias}", f"  |error| in ULP: {_spread(aspect)}"]
     if worst := aspect.worst:
         lines.append(f"  worst at x = {_worst(worst)}")
     return lines

@@ -10,8 +10,10 @@ from actconform.checking.source import read_source
 from actconform.checking.trained.column import TrainedColumn
 from actconform.checking.trained.graph_runs import GraphRuns
 from actconform.checking.trained.names import (
+    EXPORTED_FROM,
     arrays_in_graph_layout,
     arrays_in_trained_layout,
+    differing_shapes,
     nearest_by_values,
     paired,
 )
@@ -90,10 +92,17 @@ def column_of(model: Beside, source: Source, example: Arrays, mode: RunMode, exp
     Raises UsageError where inputs or outputs cannot be paired, or the model cannot run in `mode`.
     """
     _expect_mode(model, mode)
-    inputs, notes = paired(_specs(source.inputs), model.opened.inputs or _specs(source.inputs), "input")
+    declared = model.opened.inputs or _specs(source.inputs)
+    inputs, notes = paired(_specs(source.inputs), declared, "input")
     result = model.runs.run(arrays_in_trained_layout(inputs, example))
     if isinstance(result, RunFailure) and result.kind in ("source", "refused"):
-        raise UsageError(f"{one_line(model.text)}: does not take the graph's inputs: {result.message}")
+        differ = differing_shapes(_specs(source.inputs), declared, inputs)
+        because = (
+            f"their shapes differ: {'; '.join(differ)}; {EXPORTED_FROM} ({result.message})"
+            if differ
+            else result.message
+        )
+        raise UsageError(f"{one_line(model.text)}: does not take the graph's inputs: {because}")
     if isinstance(result, RunFailure):  # it costs this column alone
         return TrainedColumn(model.runs, model.text, inputs, (), mode, is_graph=model.is_graph, failure=result)
     arrays = result.run.outputs if result.run else {}

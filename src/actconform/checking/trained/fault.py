@@ -12,7 +12,7 @@ from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputChec
 from actconform.checking.structure import is_defined, opsets_of
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
 from actconform.onnx.evaluate.node_label import STANDARD
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -238,7 +238,7 @@ def _blame(column: TrainedColumn, observed: Observations, *, exact: bool) -> tup
 
 
 def _of_other_weights(different: Sequence[WeightCheck], count: int) -> str:
-    words = f"{len(different)} of {count} weights are not those of the trained model"
+    words = f"{len(different)} of {number_of(count, 'weight')} are not those of the trained model"
     if all(check.state == "different" and check.largest_difference < LAST_BITS for check in different):
         return f"{words}, all in their last bits alone: does the factory give the same weights at each call?"
     return f"{words}: the file is of another checkpoint"
@@ -279,7 +279,7 @@ def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
     for check in changed[:MOST_WEIGHTS]:
         yield f"weight {one_line(check.parameter, 120)}: {check.words}"
     if len(changed) > MOST_WEIGHTS:
-        yield f"and {len(changed) - MOST_WEIGHTS} more weights are not as they were trained"
+        yield f"and {number_of(len(changed) - MOST_WEIGHTS, 'more weight is', 'more weights are')} not as they were trained"
     if layer and not changed and observed.weights:
         yield (
             "the weights of the layer itself are in the graph as they were trained"

@@ -17,7 +17,7 @@ from actconform.checking.truth import CorrectRounding, evaluated
 from actconform.errors import GradientError, Unsupported, UnsupportedOperator, UsageError, near
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.grad.reverse_mode import add_gradients
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.types.trained import LayerRecord, OpenedModel, RunMode, TensorSpec, TrainedRun, TrainedSource
 from actconform.workers.protocol import TrainedResult
 
@@ -147,7 +147,7 @@ class GraphRuns(ModelRuns):
         weights = sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in source.model.graph.initializer)
         return OpenedModel(
             framework=self.name,
-            about=f"{one_line(source.path.name, 80)} (ONNX, opset {source.opset}, {source.nodes:,} nodes), {weights:,} weights",
+            about=f"{one_line(source.path.name, 80)} (ONNX, opset {source.opset}, {number_of(source.nodes, 'node')}), {number_of(weights, 'weight')}",
             inputs=tuple(TensorSpec(name, each.dtype.name, each.dims) for name, each in source.inputs.items()),
             parameters=tuple(specs),
             precisions=("native", "float64"),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+EXPORTED_FROM = "name the model that this graph was exported from"
+
+
 class NamedPair(NamedTuple):
     """A tensor of the graph and the same one of the trained model; graph = trained.transpose(permutation), () where the layout is the same."""
 
@@ -60,10 +63,7 @@ def paired(
     partners = {**partners, **_by_some_names(graph, trained)} if len(partners) < len(graph) else partners
     missing = [spec.name for spec in graph if spec.name not in partners]
     if missing and (complete or not partners):
-        raise UsageError(
-            f"{role}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
-            "as with input_names and output_names of the exporter"
-        )
+        raise UsageError(_untold(graph, trained, role, complete=complete))
     pairs = [
         NamedPair(spec.name, partners[spec.name].name, _permutation(partners[spec.name].dims, spec.dims))
         for spec in graph
@@ -80,6 +80,34 @@ def paired(
             f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
         )
     return pairs, notes
+
+
+def _untold(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], role: str, *, complete: bool) -> str:
+    """Return why it is not known which tensor is which, and what to do: names help only where there are enough tensors that fit."""
+    both = f"the graph has {_listed(graph)}, the trained model {_listed(trained)}"
+    fitting = [partner for partner in trained if any(_fits(spec, partner) for spec in graph)]
+    lonely = [spec for spec in graph if not any(_fits(spec, partner) for partner in trained)]
+    if len(trained) < len(graph) and complete:
+        return f"{role}s differ in number: {both}; {EXPORTED_FROM}"
+    if not fitting or (complete and (lonely or len(fitting) < len(graph))):
+        return f"{role}s differ in type or shape: {both}; {EXPORTED_FROM}"
+    return (
+        f"{role}s cannot be told apart: {both}; rename one side's, as with input_names and output_names of the exporter"
+    )
+
+
+def differing_shapes(
+    graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], pairs: Sequence[NamedPair]
+) -> list[str]:
+    """Return the pairs whose declared shapes no order of axes brings together, in words; a size that is not declared fits any."""
+    of_graph, of_trained = ({spec.name: spec for spec in specs} for specs in (graph, trained))
+    both = [(of_graph[pair.graph], of_trained[pair.trained]) for pair in pairs if not pair.permutation]
+    return [
+        f"{one_line(ours.name)} is {_shape(ours.dims)} in the graph and {_shape(theirs.dims)} in the trained model"
+        for ours, theirs in both
+        if ours.dims is not None and theirs.dims is not None
+        if len(ours.dims) != len(theirs.dims) or not _agree(theirs.dims, ours.dims)
+    ]
 
 
 def _notes(pair: NamedPair, role: str, how: str) -> Iterator[str]:

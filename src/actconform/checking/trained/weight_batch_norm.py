@@ -16,6 +16,7 @@ from actconform.checking.trained.weight_ledger import owner_path
 from actconform.checking.trained.weight_names import likeness, words
 from actconform.checking.trained.weight_rounding import deviation_of
 from actconform.checking.trained.weight_values import canonical
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -315,7 +316,7 @@ def _beyond_roundings(expected: Array, constant: Array, error: Array) -> Deviati
 
 def _differing_words(deviation: Deviation, count: int) -> str:
     return (
-        f", but {deviation.differing:,} of {count:,} values differ by more than roundings, by up to {deviation.largest:.3g} "
+        f", but {deviation.differing:,} of {number_of(count, 'value')} differ by more than roundings, by up to {deviation.largest:.3g} "
         f"at {list(deviation.place)}"
     )
 

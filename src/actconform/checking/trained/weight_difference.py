@@ -9,6 +9,7 @@ import numpy as np
 from actconform.checking.trained.weight_ledger import Deviation
 from actconform.checking.trained.weight_rounding import ROUNDINGS, deviation_of
 from actconform.checking.trained.weight_values import Array, bits_of
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from actconform.checking.trained.weight_check import DifferenceKind
@@ -36,12 +37,14 @@ def difference(trained: Array, constant: Array, layout: WeightLayout) -> WeightD
     """Return how a constant in a layout differs from a weight, both canonical and of equal size."""
     deviation = deviation_of(trained, constant, layout)
     wanted = layout.apply(trained)
-    count = f"{deviation.differing:,} of {trained.size:,} values"
+    count = f"{deviation.differing:,} of {number_of(trained.size, 'value')}"
     if deviation.differing == 1:
         return WeightDifference("one element", _one_element(trained, wanted, constant, deviation), deviation)
     if not np.isfinite(deviation.largest):
         lost = np.count_nonzero(np.isfinite(wanted) & ~np.isfinite(constant))
-        return WeightDifference("not finite", f"{lost:,} of {trained.size:,} values are infinite or NaN", deviation)
+        return WeightDifference(
+            "not finite", f"{lost:,} of {number_of(trained.size, 'value')} are infinite or NaN", deviation
+        )
     if not deviation.largest:
         return WeightDifference("sign of zero", f"{count} are zeros of the other sign", deviation)
     places = np.unique(np.random.default_rng(0).integers(0, trained.size, SAMPLED))
@@ -59,7 +62,11 @@ def _one_element(trained: Array, wanted: Array, constant: Array, deviation: Devi
     unlike = bits_of(wanted) != bits_of(constant)
     left, right = wanted[unlike][0], constant[unlike][0]
     flipped = int(bits_of(np.array([left]))[0]) ^ int(bits_of(np.array([right]))[0])
-    which = f"one of {trained.size:,} values, at {list(deviation.place)}" if trained.size > 1 else "its one value"
+    which = (
+        f"one of {number_of(trained.size, 'value')}, at {list(deviation.place)}"
+        if trained.size > 1
+        else "its one value"
+    )
     words = f"{which}: {left:.9g} was trained, {right:.9g} is there"
     return words + (f" (bit {flipped.bit_length() - 1} is flipped)" if flipped.bit_count() == 1 else "")
 

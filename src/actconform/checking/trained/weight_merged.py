@@ -16,6 +16,7 @@ from actconform.checking.trained.weight_parts import find_parts
 from actconform.checking.trained.weight_rounding import deviation_of
 from actconform.checking.trained.weight_values import is_constant, weight_fingerprint
 from actconform.checking.trained.weight_whole import settle_rounded
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ def _settle_merged(ledger: Ledger, part: WeightPart, rounding: Rounding | None) 
         ledger.settle(part.part, [part.container], "merged", text)
     else:
         count = sum(place != i for i, place in enumerate(part.places))
-        text = f"{count:,} of {len(part.places):,} slices along axis {part.axis} stand elsewhere: the order is permuted"
+        text = f"{count:,} of {number_of(len(part.places), 'slice')} along axis {part.axis} stand elsewhere: the order is permuted"
         ledger.settle(part.part, [part.container], "different", text, kind="permuted")
 
 
@@ -142,8 +143,8 @@ def _settle_split(ledger: Ledger, parameter: str, parts: list[WeightPart], round
     size = ledger.parameters[parameter].shape[axis]
     covered = len({place for part in chosen for place in part.places})
     names = [part.part for part in chosen]
-    text = f"along axis {axis} into {len(names)} constants" if covered == size else ""
-    text = text or f"only {covered:,} of {size:,} slices along axis {axis}, in {', '.join(names[:3])}"
+    text = f"along axis {axis} into {number_of(len(names), 'constant')}" if covered == size else ""
+    text = text or f"only {covered:,} of {number_of(size, 'slice')} along axis {axis}, in {', '.join(names[:3])}"
     if rounding is not None:
         settle_rounded(ledger, parameter, names, rounding, _lost(ledger, parameter, rounding), f"split {text}")
     elif covered < size and (missing := _near_piece(ledger, parameter, axis, chosen)):

@@ -13,6 +13,7 @@ from actconform.checking.trained.weight_nearest import nearest_partners
 from actconform.checking.trained.weight_values import canonical
 from actconform.onnx.evaluate.contrib.blockwise import unpacked
 from actconform.onnx.evaluate.quantized import spread_over
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,9 +175,7 @@ def _settle(ledger: Ledger, weight: FoldedWeight, codes: Codes, pair: Partner) -
     # The division before the rounding may have moved a value over the middle between two integers.
     beyond = int(np.count_nonzero(steps > 0.5 * (1 + 2.0**-12)))
     if beyond:
-        text += (
-            f": {beyond:,} of {gaps.size:,} values are off by more than half a step, by up to {steps.max():.3g} steps"
-        )
+        text += f": {beyond:,} of {number_of(gaps.size, 'value')} are off by more than half a step, by up to {steps.max():.3g} steps"
     else:
         text += f": every value within half a step of {np.abs(step).max():.3g}"
     text += "" if pair.layout.in_order(shape) else "; transposed"

@@ -13,6 +13,7 @@ from actconform.checking.trained.weight_layouts import WeightLayout, candidates
 from actconform.checking.trained.weight_names import pair_by_names, words
 from actconform.checking.trained.weight_rounding import Rounding, deviation_of
 from actconform.checking.trained.weight_values import Array, bits_of, equal_bits, is_constant
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ def settle_rounded(
     trained = ledger.trained(parameter)
     back = all(ledger.constants[name].dtype.itemsize >= trained.dtype.itemsize for name in initializers)
     text = f"{rounding.words}{f' and back to {ledger.constants[initializers[0]].dtype.name}' if back else ''}"
-    text += f": {deviation.differing:,} of {trained.size:,} values, by up to {deviation.largest:.3g}"
+    text += f": {deviation.differing:,} of {number_of(trained.size, 'value')}, by up to {deviation.largest:.3g}"
     text += "; the largest are beyond its range" if deviation.largest == float("inf") else ""
     text += f"; {arrangement}" if arrangement else ""
     if back:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.linting.followed_units import NONLINEAR, NORMALIZING, followed_units
 from actconform.linting.linted_graph import is_standard, name_of
 from actconform.plugin.lint_rule import LintRule
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def _softmax_in_a_hidden_layer(model: LintedModel) -> Iterator[LintObservation]:
         if layer is not None:
             units = activation.units
             size = (
-                f"{units:,} units, whose rank is {units - 1:,}"
+                f"{number_of(units, 'unit')}, whose rank is {units - 1:,}"
                 if units
                 else "units, one fewer of which are independent"
             )

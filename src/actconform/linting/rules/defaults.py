@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from actconform.linting.linted_graph import attribute_of, is_standard
 from actconform.plugin.lint_rule import LintRule
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ def _default_of_another(model: LintedModel) -> Iterator[LintObservation]:
         if owners:
             usual = " or ".join(_shown(default) for default in defaults.get(model.framework, ()))
             count = len(parameters)
-            where = "" if count == 1 else f" in {count:,} nodes, this the first"
+            where = "" if count == 1 else f" in {number_of(count, 'node')}, this the first"
             message = f"{name} is {_shown(value)}{where}: the default of {', '.join(owners)}; that of {NAMES[model.framework]} is {usual}"
             yield model.at(parameters[0].node, message, {"value": value, "nodes": count})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.plugin.lint_rule import LintRule
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _cross_entropy_of_pairs(model: LintedModel) -> Iterator[LintObservation]:
                     if units == 2
                     else "it treats each class as a question of its own"
                 )
-                classes = f" of {units:,} classes" if units else ""
+                classes = f" of {number_of(units, 'class', 'classes')}" if units else ""
                 yield model.at(
                     activation.node,
                     f"output {output} is a softmax{classes}, and {loss.place} is a binary cross-entropy: {advice}",
@@ -119,7 +119,7 @@ def _range_of_regression(model: LintedModel) -> Iterator[LintObservation]:
         if outside:
             yield model.at(
                 activation.node,
-                f"output {output} is a {activation.kind}, which gives {words}; {outside:,} of {values.size:,} targets lie outside, "
+                f"output {output} is a {activation.kind}, which gives {words}; {outside:,} of {number_of(values.size, 'target')} lie outside, "
                 f"from {np.min(values):.4g} to {np.max(values):.4g}",
                 {
                     "outside": outside,
@@ -133,7 +133,7 @@ def _range_of_regression(model: LintedModel) -> Iterator[LintObservation]:
 def _dead_units(model: LintedModel) -> Iterator[LintObservation]:
     for each in model.units:
         if each.activation.kind == "relu" and each.dead:
-            words = f"{each.dead:,} of {each.units:,} units behind the relu are 0 for all {each.rows:,} values of the samples"
+            words = f"{each.dead:,} of {number_of(each.units, 'unit')} behind the relu are 0 for all {number_of(each.rows, 'value')} of the samples"
             yield model.at(
                 each.activation.node, words + _caution(each), _counts(each, each.dead), _severity(each, each.dead)
             )
@@ -150,7 +150,7 @@ def _saturated_units(model: LintedModel) -> Iterator[LintObservation]:
         ):
             continue
         ends = "0.0025 of 0 or 1" if activation.kind == "sigmoid" else "0.005 of -1 or 1"
-        words = f"{each.saturated:,} of {each.units:,} units behind the {activation.kind} are within {ends} for all {each.rows:,} values of the samples"
+        words = f"{each.saturated:,} of {number_of(each.units, 'unit')} behind the {activation.kind} are within {ends} for all {number_of(each.rows, 'value')} of the samples"
         yield model.at(
             activation.node, words + _caution(each), _counts(each, each.saturated), _severity(each, each.saturated)
         )

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from actconform.errors import GradientError, near
 from actconform.onnx.constants import FLOATS
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int], symbols: dict[str, in
             described.shape.dim.add()
     dims = described.shape.dim
     if len(dims) != len(shape):
-        raise GradientError(f"shapes: {value.name!r} has {len(dims)} dimensions, not {len(shape)}")
+        raise GradientError(f"shapes: {value.name!r} has {number_of(len(dims), 'dimension')}, not {len(shape)}")
     for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
         stated = dim.dim_value if dim.HasField("dim_value") else symbols.get(dim.dim_param, size)
         if size < 0 or stated != size:

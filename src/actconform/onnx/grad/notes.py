@@ -17,6 +17,7 @@ from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import deep
 from actconform.onnx.grad.rules.tensor_info import constant_of
 from actconform.onnx.nested_graphs import needed
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ def lost_in_export(model: onnx.ModelProto, wrt: Sequence[str], gradient: str = "
     nodes = list(deep(needed(model.graph.node, [value.name for value in model.graph.output])))
     readers = {name: [_label(node) for node in nodes for read in node.input if read == name] for name in weights}
     notes = [
-        f"{gradient}{name} is the sum over {len(by)} readers of {name} ({_listed(by)}): "
+        f"{gradient}{name} is the sum over {number_of(len(by), 'reader')} of {name} ({_listed(by)}): "
         "tied weights, or equal ones that the exporter merged"
         for name, by in readers.items()
         if len(by) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from enum import StrEnum
+from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from actconform.bench.baseline import BaselineComparison
 from actconform.report.across_runs.changed_facts import changed
 from actconform.report.error_ratio import ErrorRatio, worst_error_ratio
+from actconform.text import number_of
 from actconform.types import BAD, RAN, Finding, Verdict
 from actconform.types.report import Change  # noqa: TC001  msgspec reads annotations
 from actconform.verdict.severity import gravest, severity_order, tally
@@ -67,15 +68,15 @@ class ErrorChange(msgspec.Struct, frozen=True):
         return self.after.ratio / self.before.ratio if self.before.ratio else math.inf
 
 
-class WorseKind(StrEnum):
-    """In what a run can be worse than another, in the words of a list."""
+class WorseKind(Enum):
+    """In what a run can be worse than another, in the words for one of a kind and for several."""
 
-    FINDING = "new findings"
-    ERROR = "larger errors"
-    VERDICT = "verdicts that do not conform"
-    NOT_RUN = "cases that ran before and did not run"
-    MISSING = "cases that ran before and are missing"
-    SLOWER = "slower benchmark results"
+    FINDING = "new finding", "new findings"
+    ERROR = "larger error", "larger errors"
+    VERDICT = "verdict that does not conform", "verdicts that do not conform"
+    NOT_RUN = "case that ran before and did not run", "cases that ran before and did not run"
+    MISSING = "case that ran before and is missing", "cases that ran before and are missing"
+    SLOWER = "slower benchmark result", "slower benchmark results"
 
 
 class Worsening(msgspec.Struct, frozen=True):
@@ -231,14 +232,14 @@ def _worse(difference: Difference, before: Report, after: Report) -> Iterator[st
     for kind in WorseKind:
         if kind is WorseKind.FINDING and counts[kind]:
             new = [change.finding for change in difference.new if change.finding.deviation is None]
-            yield f"{counts[kind]:,} {kind} ({tally(new)})"
+            yield f"{number_of(counts[kind], *kind.value)} ({tally(new)})"
         elif counts[kind]:
-            yield f"{counts[kind]:,} {kind}"
+            yield number_of(counts[kind], *kind.value)
 
 
 def finding_words(finding: Finding) -> str:
     """Return a finding in words, without its worst input: "critical tail in y, ordinary: 7 elements; blame: runtime"."""
-    count = f"{finding.count:,} element{'' if finding.count == 1 else 's'}"
+    count = number_of(finding.count, "element")
     words = (
         f"{finding.severity} {finding.class_} in {finding.tensor}, {finding.regime}: {count}; blame: {finding.blame}"
     )

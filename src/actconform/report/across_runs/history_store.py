@@ -18,6 +18,7 @@ from actconform.errors import UsageError
 from actconform.files import read_bytes
 from actconform.report.across_runs.diff import is_other_error
 from actconform.report.error_ratio import worst_error_ratio
+from actconform.text import number_of
 from actconform.types import Finding, FindingClass, Interval, Result, Verdict
 from actconform.types.json import finite
 from actconform.types.report import Facts
@@ -179,9 +180,7 @@ def _runs(content: bytes, path: Path) -> Iterator[tuple[PastRun, int]]:
         for case in run.gone:
             results.pop(case, None)
         if (len(changed), len(results)) != (run.lines, run.cases):
-            words = (
-                f"{len(changed):,} lines before it and {len(results):,} cases, and says {run.lines:,} and {run.cases:,}"
-            )
+            words = f"{number_of(len(changed), 'line')} before it and {number_of(len(results), 'case')}, and says {run.lines:,} and {run.cases:,}"
             raise UsageError(f"{path}, line {number}: the run of {run.run} has {words}: lines are missing; {DAMAGED}")
         facts = run.facts or facts
         yield PastRun(run.run, facts, run.conforms, run.problems, dict(results), tuple(changed), run.gone), end

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from actconform.errors import UsageError
-from actconform.text import visible
+from actconform.text import number_of, visible
 from actconform.types import Route, Verdict
 from actconform.types.report import SCHEMA, Facts, Report
 
@@ -74,7 +74,9 @@ def _refuse_doubles(reports: Mapping[str, Report]) -> None:
             earlier_name, count = doubles.most_common(1)[0]
             dated = report.when and report.when == reports[earlier_name].when
             one_run = earlier_name != name and dated and count == len(report.results)
-            reason = "are reports of one run" if one_run else f"have {count:,} cases in common, {case} the first"
+            reason = (
+                "are reports of one run" if one_run else f"have {number_of(count, 'case')} in common, {case} the first"
+            )
             raise UsageError(f"{earlier_name} and {name} {reason}: nothing was merged; leave one out")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.report.check.summary import SENTENCE_LETTERS, name_shown, number_shown
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ def agreement_sentences(agreements: Sequence[Agreement]) -> Iterator[str]:
     """Yield a sentence for each column on how far it agrees: decisions, rankings, angles, the largest error, the user's metric, failures."""
     for agreement in agreements:
         who = f"{name_shown(agreement.actual)} with {name_shown(agreement.expected)}"
-        samples = f"{agreement.samples:,} sample{'' if agreement.samples == 1 else 's'} of {name_shown(agreement.data)}"
+        samples = f"{number_of(agreement.samples, 'sample')} of {name_shown(agreement.data)}"
         words = f"{who} over {samples}{'' if agreement.status == 'compared' else f' ({agreement.status})'}"
         yield ": ".join(filter(None, [words, "; ".join(_details(agreement))]))
 
@@ -28,7 +28,7 @@ def _details(agreement: Agreement) -> Iterator[str]:
     for output in agreement.outputs[:OUTPUTS_SHOWN]:
         yield f"{name_shown(output.name)} {', '.join(_of_output(output))}"
     if len(agreement.outputs) > OUTPUTS_SHOWN:
-        yield f"{len(agreement.outputs) - OUTPUTS_SHOWN} more outputs, all in check.json"
+        yield f"{number_of(len(agreement.outputs) - OUTPUTS_SHOWN, 'more output')}, all in check.json"
     if agreement.metric is not None:
         yield _of_metric(agreement.metric)
     for failure in agreement.failures[:1]:
@@ -50,12 +50,12 @@ def _of_output(output: OutputAgreement) -> Iterator[str]:
         yield f"cosine {output.cosine:.9f} (least {output.least_cosine:.9f})"
     yield f"largest error {number_shown(output.largest_error)} of {number_shown(output.magnitude)} in sample {output.largest_error_sample}"
     for count, words in (
-        (output.nonfinite, "elements NaN or infinite in one alone"),
-        (output.reshaped, "samples of another shape"),
-        (output.absent, "samples without it"),
+        (output.nonfinite, ("element NaN or infinite in one alone", "elements NaN or infinite in one alone")),
+        (output.reshaped, ("sample of another shape", "samples of another shape")),
+        (output.absent, ("sample without it", "samples without it")),
     ):
         if count:
-            yield f"{count:,} {words}"
+            yield number_of(count, *words)
 
 
 def _of_metric(metric: MetricAgreement) -> str:
@@ -65,7 +65,7 @@ def _of_metric(metric: MetricAgreement) -> str:
         return f"{name_shown(metric.name)}: {number_shown(metric.actual)}"
     return (
         f"{name_shown(metric.name)}: {number_shown(metric.actual)} against {number_shown(metric.expected)}, "
-        f"other in {metric.differing:,} of {metric.samples:,} samples"
+        f"other in {metric.differing:,} of {number_of(metric.samples, 'sample')}"
     )
 
 

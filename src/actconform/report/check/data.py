@@ -16,6 +16,7 @@ from actconform.report.check.summary import (
     powers,
     relative_error,
     tie_sentences,
+    uncounted_words,
     unjudged_nodes,
     worst_tensor,
 )
@@ -215,9 +216,7 @@ def _runtime(runtime: RuntimeCheck, texts: Texts) -> dict[str, Any]:
         "mutated": runtime.mutated,
         "outputs": [_output(output) for output in runtime.outputs],
         "fault": None if runtime.fault is None else _fault(runtime.fault, texts),
-        "largest": None
-        if largest is None
-        else [short_number(largest[1].ratio), largest[1].node, largest[1].op_type, largest[0].name],
+        "largest": None if largest is None else _largest(*largest),
         "powers": [
             [power.level, power.tensors, short_number(power.loosest), power.loosest_node, power.blind]
             for power in powers(runtime)
@@ -226,6 +225,11 @@ def _runtime(runtime: RuntimeCheck, texts: Texts) -> dict[str, Any]:
         "failures": [[level.name, level.sample, level.failure] for level in runtime.levels if level.failure],
         "moved": [[level.name, level.sample, level.moved] for level in runtime.levels if level.moved],
     }
+
+
+def _largest(level: LevelCheck, tensor: TensorCheck) -> list[Any]:
+    words = "" if tensor.explained else uncounted_words(tensor)
+    return [short_number(tensor.ratio), tensor.node, tensor.op_type, level.name, words]
 
 
 def _output(output: OutputCheck) -> list[Any]:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.checking.spread import LIMIT
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -115,12 +115,17 @@ def _of_tensor(tensor: TensorCheck) -> str:
     if tensor.shape != tensor.wanted_shape:
         return f"shape {list(tensor.shape)} where {list(tensor.wanted_shape)} is right"
     if tensor.nonfinite:
-        return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be"
+        return f"{number_of(tensor.nonfinite, 'element is', 'elements are')} NaN or infinite, or should be"
     if tensor.bound == 0 or math.isinf(tensor.ratio):
         return f"{tensor.got:.9g} where it must be exactly {tensor.wanted:.9g}"
     if tensor.ratio < BARELY:
         return "just over its bound"
     return f"{number_shown(tensor.ratio)} times its bound"
+
+
+def uncounted_words(tensor: TensorCheck) -> str:
+    """Return what is wrong at a tensor over its bound in a column without a fault, as where showing it changes what runs."""
+    return f"{_of_tensor(tensor)}, as shown; every output is explained all the same: no fault"
 
 
 def output_words(output: OutputCheck) -> str:
@@ -131,7 +136,7 @@ def output_words(output: OutputCheck) -> str:
     if output.reason:
         return f"{verdict}: {one_line(output.reason, SENTENCE_LETTERS)}"
     if output.nonfinite:
-        return f"{verdict}: {output.nonfinite:,} elements are NaN or infinite, or should be"
+        return f"{verdict}: {number_of(output.nonfinite, 'element is', 'elements are')} NaN or infinite, or should be"
     if math.isinf(output.spreads):
         return f"{verdict}: {output.got:.9g} where no rounding makes it other than {output.wanted:.9g}"
     words = f"{number_shown(output.spreads)} spreads (limit {LIMIT:g}): {verdict}"
@@ -145,7 +150,7 @@ def tie_sentences(ties: Sequence[RoundingTie]) -> Iterator[str]:
         if tie.node not in most or tie.elements > most[tie.node].elements:
             most[tie.node] = tie
     for tie in most.values():
-        count = f"{tie.elements:,} of {tie.size:,} elements {'lies' if tie.elements == 1 else 'lie'}"
+        count = f"{tie.elements:,} of {number_of(tie.size, 'element')} {'lies' if tie.elements == 1 else 'lie'}"
         yield f"rounding decides at {name_shown(tie.node)} ({name_shown(tie.op_type)}): {count} within rounding of its jump"
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from actconform.plugin.interfaces import Reporter
 from actconform.report.rerun_command import rerun_command
-from actconform.text import visible
+from actconform.text import number_of, visible
 from actconform.types import Route, Verdict, base_name
 from actconform.verdict.severity import gravest, severity_order
 
@@ -135,7 +135,7 @@ def _line(finding: Finding) -> str:
     if finding.worst is not None:
         worst = finding.worst
         words.append(f"x={worst.input_hex} truth {worst.truth:.9g} got {worst.got:.9g} ({worst.ulp:.3g} ULP),")
-    words.append(f"{finding.count} elements; blame: {finding.blame};")
+    words.append(f"{number_of(finding.count, 'element')}; blame: {finding.blame};")
     words.append(f"known: {finding.deviation}" if finding.deviation else finding.evidence)
     return " ".join(words).rstrip("; ")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actconform.text import number_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -55,7 +57,9 @@ def _cause(cause: Cause, proof: tuple[int, float] | None) -> Iterator[str]:
         words.append(f"Where {_when(cause.when)}.")
     if proof:
         count, used = proof
-        words.append(f"Explained: {count:,} elements" + (f", at most {used:.2g} of the bound." if used else "."))
+        words.append(
+            f"Explained: {number_of(count, 'element')}" + (f", at most {used:.2g} of the bound." if used else ".")
+        )
     yield " ".join(words) + "\n"
     if cause.graph:
         yield "The graph is the formula, provided that computed exactly it is the definition.\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform.report.critical_causes import critical_causes
 from actconform.report.terminal.screen import WORDS
-from actconform.text import visible
+from actconform.text import number_of, visible
 from actconform.types import Verdict
 from actconform.verdict.severity import counted, gravest, severity_order
 
@@ -38,7 +38,7 @@ def summary_without_script(report: Report) -> str:
         parts.append(f"<p>and {len(new) - NEW_SHOWN:,} more, in report.json</p>")
     causes = critical_causes(report.results)
     parts.append(f"<h2>Known, critical: {len(causes)} by cause</h2>")
-    parts.append(_list(f"{cause.id}: {len(cause.cases):,} case{'s' * (len(cause.cases) > 1)}" for cause in causes))
+    parts.append(_list(f"{cause.id}: {number_of(len(cause.cases), 'case')}" for cause in causes))
     return "\n".join(part for part in parts if part)
 
 

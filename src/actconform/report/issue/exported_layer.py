@@ -29,7 +29,7 @@ from actconform.errors import Unsupported
 from actconform.report.issue.exported_part import TWICE, answers, attach_part, bound_of, within
 from actconform.report.issue.from_check import MINIMAL_EXPORTER, replaced, write_texts
 from actconform.report.issue.packages import packages_among
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -286,7 +286,7 @@ def _about(fault: ExporterFault, evidence: Sequence[str]) -> Reproduction:
         runtime="The graph",
         facts={"actconform": result.actconform, **fault.check.facts},
         blame=fault.fault.blame,
-        subject=f"{result.model} ({result.nodes:,} nodes, opset {result.opset}, SHA-256 {result.sha256[:12]})",
+        subject=f"{result.model} ({number_of(result.nodes, 'node')}, opset {result.opset}, SHA-256 {result.sha256[:12]})",
         node=fault.fault.node,
         source_line=fault.fault.source,
         evidence=tuple(evidence),

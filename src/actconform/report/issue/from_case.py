@@ -37,7 +37,7 @@ from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import worker_for
 from actconform.run.training_case import graph_of_model, graphs_of
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Blame, Case, FindingClass, Route
 from actconform.types.dtypes import DTYPES, from_hex
@@ -109,7 +109,7 @@ def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
     for backend in dict.fromkeys((exporter.source if exporter else "", plan.catalog.worker(case))):
         facts |= report.facts.backends.get(backend, {})
     evidence = [
-        f"{finding.class_}: {finding.count:,} elements in the regime {finding.regime}",
+        f"{finding.class_}: {number_of(finding.count, 'element')} in the regime {finding.regime}",
         finding.evidence,
         result.reason,
         result.curve.about if result.curve else "",

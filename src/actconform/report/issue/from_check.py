@@ -27,7 +27,7 @@ from actconform.checking.reproduction import (
 from actconform.checking.standalone import DATA
 from actconform.errors import UsageError
 from actconform.report.issue.text import ISSUE, issue_text
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def attach(
         runtime=runs.name,
         facts={"actconform": result.actconform, **facts},
         blame=fault.blame,
-        subject=f"{result.model} ({result.nodes:,} nodes, opset {result.opset}, SHA-256 {result.sha256[:12]})",
+        subject=f"{result.model} ({number_of(result.nodes, 'node')}, opset {result.opset}, SHA-256 {result.sha256[:12]})",
         node=fault.node,
         source_line=fault.source,
         evidence=fault.evidence,
@@ -153,7 +153,7 @@ def _title(minimal: Minimal, worst: Sequence[WorstElement]) -> str:
     graph = (
         " and ".join(operators)
         if len(operators) <= MOST_OPERATORS
-        else f"a graph of {len(minimal.part.model.graph.node):,} nodes"
+        else f"a graph of {number_of(len(minimal.part.model.graph.node), 'node')}"
     )
     if not worst:
         return f"{minimal.runtime}: a wrong output in {graph}"
@@ -169,11 +169,11 @@ def _search(minimal: Minimal) -> str:
     if minimal.criterion == "limit":
         return "the graph is attached whole, with the fewest inputs that show it"
     if minimal.criterion == "trained":
-        what = "the graph whole" if minimal.is_whole_model else f"{count} node{'s' * (count != 1)} of the graph"
+        what = "the graph whole" if minimal.is_whole_model else f"{number_of(count, 'node')} of the graph"
         return f"attached is {what}, with what the trained model has before and behind"
     if minimal.is_whole_model:
         return "the model is attached whole: no part of it shows it alone"
-    return f"cut to {count} node{'s' * (count != 1)} of the model in {minimal.runs} runs, on the inputs that they read there"
+    return f"cut to {number_of(count, 'node')} of the model in {number_of(minimal.runs, 'run')}, on the inputs that they read there"
 
 
 def _other_shapes(minimal: Minimal) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from actconform.report.terminal.console import plain
 from actconform.report.terminal.live_bar import LiveBar
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,9 @@ class StudyProgress(LiveBar):
         else:
             left = (self._total - self._done) / rate
             failed = f", {self._failed} failed" if self._failed else ""
-            line = f"{self._done}/{self._total} trainings, {rate:.1f}/s, {left:.0f} s left{failed}: {words}"
+            line = (
+                f"{self._done}/{number_of(self._total, 'training')}, {rate:.1f}/s, {left:.0f} s left{failed}: {words}"
+            )
             self._line(line)
 
 

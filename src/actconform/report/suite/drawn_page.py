@@ -10,7 +10,7 @@ from actconform.report.html.page_values import short_number, shown
 from actconform.report.suite.drawn_files import DRAWN_JSON
 from actconform.report.suite.suite_page import MOST_LETTERS, SUITE_PAGE
 from actconform.suite.drawn.judging import FINDINGS
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def drawn_page_data(report: DrawnReport, command: str) -> dict[str, Any]:
     not_run = [f"not run: {', '.join(report.not_run)}"] if report.not_run else []
     page = {
         "title": "Drawn operators",
-        "about": f"{report.examples:,} graphs of each operator, seed {report.seed}, {versions}",
+        "about": f"{number_of(report.examples, 'graph')} of each operator, seed {report.seed}, {versions}",
         "conforms": report.conforms,
         "problems": not_run,
         "command": command,

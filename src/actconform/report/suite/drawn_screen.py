@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from actconform.report.terminal.console import plain
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,14 +35,14 @@ def print_drawn(console: Console, report: DrawnReport, out: Path) -> None:
     console.print(table)
     for finding in report.findings:
         where = out / finding.folder if finding.folder else "not written"
-        text = f"{finding.runtime}  {finding.operator} {finding.dtype} {finding.kind} ({finding.examples} examples): {finding.words}"
+        text = f"{finding.runtime}  {finding.operator} {finding.dtype} {finding.kind} ({number_of(finding.examples, 'example')}): {finding.words}"
         console.print(f"[red]FINDING[/red]  {plain(text)}\n         {plain(str(where))}", soft_wrap=True)
     if report.not_run:
         console.print(f"NOT RUN  {plain(', '.join(report.not_run))}", soft_wrap=True)
     operators = len({tally.operator for tally in report.tallies})
     count = len(report.findings)
     console.print(
-        f"{operators} operators, {sum(tally.examples for tally in report.tallies):,} runs of graphs, {count} finding{'s' * (count != 1)}"
+        f"{number_of(operators, 'operator')}, {sum(tally.examples for tally in report.tallies):,} runs of graphs, {number_of(count, 'finding')}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actconform.report.terminal.live_bar import LiveBar
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,4 +31,4 @@ class SuiteProgress(LiveBar):
         else:
             passed = time.monotonic() - self._started
             left = passed / self._done * (self._total - self._done)
-            self._line(f"{self._done:,} of {self._total:,} cases, {left:.0f} s left")
+            self._line(f"{self._done:,} of {number_of(self._total, 'case')}, {left:.0f} s left")

@@ -10,7 +10,7 @@ from actconform.report.suite.suite_words import blame_words, bound_words, data_f
 from actconform.report.terminal.console import plain
 from actconform.suite.operator_rows import data_states, operator_rows, runtime_totals
 from actconform.suite.suite_result import is_fine
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _say_clean(console: Console, rows: Sequence[OperatorRow]) -> None:
     clean = [row for row in rows if row.clean]
     if clean:
         cases = sum(row.cases for row in clean)
-        words = f"{len(clean)} more operators: all of their {cases:,} cases passed, and are within their bounds"
+        words = f"{number_of(len(clean), 'more operator')}: all of their {number_of(cases, 'case')} passed, and are within their bounds"
         console.print(words, style="dim", soft_wrap=True)
 
 

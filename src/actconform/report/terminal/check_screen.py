@@ -25,13 +25,14 @@ from actconform.report.check.summary import (
     relative_error,
     share_shown,
     tie_sentences,
+    uncounted_words,
     unjudged_nodes,
     worst_outputs,
     worst_tensor,
 )
 from actconform.report.check.trained_summary import layer_sentences, trained_of, weight_sentences
 from actconform.report.terminal.screen import FACTS_SHOWN
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +122,7 @@ def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] =
 
 def _subject(result: CheckResult) -> str:
     """Return what was checked, on one line."""
-    words = [_count(result.nodes, "node"), f"opset {result.opset}", _count(len(result.samples), "sample")]
+    words = [number_of(result.nodes, "node"), f"opset {result.opset}", number_of(len(result.samples), "sample")]
     if batches := batch_sizes(result):
         words.append(f"batch {'/'.join(map(str, batches))}")
     if result.trained and (origins := list(dict.fromkeys(sample.origin for sample in result.samples))):
@@ -173,7 +174,7 @@ def _outputs(runtime: RuntimeCheck, width: int) -> Iterator[Text]:
         rest = worst[OUTPUTS_SHOWN:]
         bad = sum(not output.explained for output in rest)
         words = f"{bad} of them not explained" if bad else "none of them beyond the limit"
-        yield from _labelled("", f"and {_count(len(rest), 'more output')}, {words}", width)
+        yield from _labelled("", f"and {number_of(len(rest), 'more output')}, {words}", width)
 
 
 def _output(runtime: RuntimeCheck, output: OutputCheck, width: int) -> Iterator[Text]:
@@ -209,8 +210,12 @@ def _noise(runtime: RuntimeCheck, width: int) -> Iterator[Text]:
         return
     level, tensor = largest
     where = [name_shown(tensor.op_type), f"level {name_shown(level.name)}" if level.name else ""]
-    words = f"the largest error is {number_shown(100 * tensor.ratio)} % of its bound, at {name_shown(tensor.node)}"
-    yield from _labelled("NOISE", f"{words} ({', '.join(filter(None, where))})", width)
+    place = f"{name_shown(tensor.node)} ({', '.join(filter(None, where))})"
+    if tensor.explained:
+        words = f"the largest error is {number_shown(100 * tensor.ratio)} % of its bound, at {place}"
+    else:
+        words = f"{place}   {uncounted_words(tensor)}"
+    yield from _labelled("NOISE", words, width)
 
 
 def _power(runtime: RuntimeCheck) -> Iterator[str]:
@@ -219,7 +224,7 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
     if levels:
         first, *rest = levels
         at = f" {level_words(first.level)}" if first.level or rest else ""
-        words = f"{_count(first.tensors, 'tensor')} judged{at} (loosest bound {share_shown(first.loosest)})"
+        words = f"{number_of(first.tensors, 'tensor')} judged{at} (loosest bound {share_shown(first.loosest)})"
         yield ", ".join(
             [
                 words,
@@ -236,13 +241,13 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
     for power in powers(runtime):
         if power.blind:
             at = f" at level {name_shown(power.level)}" if power.level else ""
-            yield f"{_count(power.blind, 'tensor')}{at} whose bound is larger than its values, after long segments: nothing is seen there"
+            yield f"{number_of(power.blind, 'tensor')}{at} whose bound is larger than its values, after long segments: nothing is seen there"
     groups = unjudged_nodes(runtime)
     for group in groups[:REASONS_SHOWN]:
-        yield f"{_count(len(group.nodes), 'node')} not judged: {one_line(group.reason, SENTENCE_LETTERS)}: {_names(group.nodes)}"
+        yield f"{number_of(len(group.nodes), 'node')} not judged: {one_line(group.reason, SENTENCE_LETTERS)}: {_names(group.nodes)}"
     if len(groups) > REASONS_SHOWN:
         rest_count = sum(len(group.nodes) for group in groups[REASONS_SHOWN:])
-        yield f"{_count(rest_count, 'node')} not judged for other reasons, all in check.json"
+        yield f"{number_of(rest_count, 'node')} not judged for other reasons, all in check.json"
 
 
 def _of_graph(result: CheckResult) -> Iterator[str]:
@@ -281,12 +286,8 @@ def _unchecked(result: CheckResult) -> Iterator[str]:
             if level.moved:
                 yield f"{layers}, as they run unmarked: marking tensors changed {_names(level.moved)}"
     if result.answered:
-        count = _count(len(result.answered), "node")
+        count = number_of(len(result.answered), "node")
         yield f"{count} that cannot be evaluated here (the runtime's answer was taken): {_names(result.answered)}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _names(names: Sequence[str]) -> str:

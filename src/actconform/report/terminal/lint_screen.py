@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.report.terminal.console import plain
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ def print_lint(console: Console, result: LintResult) -> None:
         groups = (f"{', '.join(codes)} without {option}" for option, codes in result.not_asked.items())
         show(f"  not asked: {plain('; '.join(groups))}")
     counts = [(result.count("error"), "error"), (result.count("warning"), "warning"), (result.count("note"), "note")]
-    words = " · ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts if count)
+    words = " · ".join(number_of(count, name) for count, name in counts if count)
     ignored = f" ({result.ignored:,} left out)" if result.ignored else ""
     verdict = "[green]CLEAN[/]" if result.clean else "[red]NOT CLEAN[/]"
     show(f"{verdict}   {words or 'no finding'}{ignored}")

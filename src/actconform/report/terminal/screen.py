@@ -15,6 +15,7 @@ from actconform.report.reasons import abbreviate
 from actconform.report.rerun_command import rerun_command
 from actconform.report.terminal.console import open_console, plain
 from actconform.report.terminal.trainings import training_table
+from actconform.text import number_of
 from actconform.types import TRAINING, Route, Verdict, base_name
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.types.finding import CLASSES
@@ -68,7 +69,7 @@ class Screen:
         ]
         words += [of_backend["cpu_capability"] for of_backend in facts.values() if "cpu_capability" in of_backend]
         subjects = len({case.subject for case in plan.cases})
-        words.append(f"goldens of {subjects} subject{'s' if subjects > 1 else ''} verified")
+        words.append(f"goldens of {number_of(subjects, 'subject')} verified")
         self._print(plain(" · ".join(dict.fromkeys(words))))
 
     def notes(self, lines: Iterable[str]) -> None:
@@ -121,14 +122,14 @@ class Screen:
         if not causes:
             return
         cases = len(frozenset().union(*(cause.cases for cause in causes)))
-        self._print(f"known, critical: {cases:,} case{'s' * (cases > 1)}, by cause (and blame):")
+        self._print(f"known, critical: {number_of(cases, 'case')}, by cause (and blame):")
         shown = causes[:CAUSES_SHOWN]
         width = max(len(cause.id) for cause in shown)
         for cause in shown:
             about = f"{len(cause.cases):>3} {cause.id:<{width}}  {cause.class_} ({cause.blame})"
             self._print(f"[yellow]▲[/] {plain(about)}", 2)
         if len(causes) > CAUSES_SHOWN:
-            self._print(f"… and {len(causes) - CAUSES_SHOWN} more causes, in index.html", 2)
+            self._print(f"… and {number_of(len(causes) - CAUSES_SHOWN, 'more cause')}, in index.html", 2)
 
     def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
         """Print the new findings, the gravest case first, of each kind in a case the gravest, with the command that repeats it.
@@ -142,7 +143,10 @@ class Screen:
             self._new(result, of_model=result.subject in models)
         if len(new) > NEW_SHOWN:
             rest = tally(finding for finding, _ in new[NEW_SHOWN:])
-            self._print(f"… and {len(new) - NEW_SHOWN} more cases with new findings ({rest}), in report.json", INDENT)
+            self._print(
+                f"… and {number_of(len(new) - NEW_SHOWN, 'more case with new finding', 'more cases with new findings')} ({rest}), in report.json",
+                INDENT,
+            )
 
     def _new(self, result: Result, *, of_model: bool) -> None:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
@@ -224,7 +228,7 @@ class Screen:
             if result.verdict in WITHOUT_ANSWER:
                 by_reason[result.verdict, result.reason].append(result)
         for (verdict, reason), ended in list(by_reason.items())[:NEW_SHOWN]:
-            cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
+            cases = ended[0].case if len(ended) == 1 else f"{number_of(len(ended), 'case')}, {ended[0].case} the first"
             self._print(f"[bold red]{verdict}[/]  {plain(cases)}")
             for line in reason.splitlines()[:REASON_LINES]:
                 self._print(plain(line), INDENT)
@@ -272,7 +276,7 @@ def describe_finding(finding: Finding, result: Result, count: int, *, of_model: 
         within = finding.evidence and finding.magnitude <= limit
         words = finding.evidence.partition(";")[0]  # before what was added of whose fault it is
         parts.append(words if within else f"error {finding.magnitude:.3g} (limit {limit:g})")
-    parts += [f"{count:,} elements"] if count > 1 else []
+    parts += [number_of(count, "element")] if count > 1 else []
     return tensor + "   ".join(parts)
 
 

@@ -13,6 +13,7 @@ from actconform.report.cells import MARKS_MEAN, STYLES
 from actconform.report.reasons import abbreviate
 from actconform.report.terminal import screen
 from actconform.report.terminal.console import plain
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,8 +43,8 @@ def about(report: ThroughputReport) -> str:
     machine = report.machine
     words = [f"{fact} {versions[fact]}" for fact in FACTS_SHOWN if fact in versions]
     words += [machine.cpu, machine.capability]
-    words += [f"{machine.threads} thread{'s' * (machine.threads > 1)} on {len(machine.affinity)} processors"]
-    words += [f"{report.rounds} rounds"]
+    words += [f"{number_of(machine.threads, 'thread')} on {number_of(len(machine.affinity), 'processor')}"]
+    words += [number_of(report.rounds, "round")]
     return " · ".join(words)
 
 
@@ -193,4 +194,4 @@ def totals(report: ThroughputReport) -> str:
     count = sum(len(workload_result.figures) for workload_result in report.measured)
     verdicts = Counter(result.mark for workload_result in report.measured for result in workload_result.figures)
     wrong = f", {verdicts['●']} of them with NEW findings" if verdicts["●"] else ""
-    return f"{count} results of {len(report.measured)} workloads{wrong}"
+    return f"{number_of(count, 'result')} of {number_of(len(report.measured), 'workload')}{wrong}"

@@ -10,6 +10,7 @@ from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.files.markdown import literal, table
 from actconform.report.reasons import abbreviate
 from actconform.report.rerun_command import rerun_command
+from actconform.text import number_of
 from actconform.types import BAD, Blame, Verdict
 from actconform.verdict.severity import counted, gravest, severity_order
 
@@ -59,7 +60,7 @@ def summary(report: Report) -> str:
     ]
     lines += [f"- {literal(problem)}" for problem in report.problems[:PROBLEMS_SHOWN]]
     if len(report.problems) > PROBLEMS_SHOWN:
-        lines.append(f"- … and {len(report.problems) - PROBLEMS_SHOWN} more problems")
+        lines.append(f"- … and {number_of(len(report.problems) - PROBLEMS_SHOWN, 'more problem')}")
     if report.problems:
         lines.append("")
     lines += _bad([result for result in report.results if result.verdict in BAD])
@@ -85,7 +86,7 @@ def _bad(results: list[Result]) -> list[str]:
     ]
     lines = ["### Not as it should be", "", *table(["verdict", "severity", "case", "worst error", "what"], rows)]
     if len(results) > BAD_SHOWN:
-        lines += ["", f"… and {len(results) - BAD_SHOWN} more cases"]
+        lines += ["", f"… and {number_of(len(results) - BAD_SHOWN, 'more case')}"]
     return [*lines, "", f"Repeat one with <code>{literal(rerun_command(results[0].case))}</code>.", ""]
 
 
@@ -130,7 +131,7 @@ def _not_run(results: Iterable[Result]) -> list[str]:
         if result.verdict is Verdict.UNAVAILABLE:
             reasons[abbreviate(result.reason)][result.route] += 1
     lines = [
-        f"- {sum(routes.values()):,} cases not run: {literal(reason)} ({literal(', '.join(list(routes)[:4]))}{', …' * (len(routes) > 4)})"
+        f"- {number_of(sum(routes.values()), 'case')} not run: {literal(reason)} ({literal(', '.join(list(routes)[:4]))}{', …' * (len(routes) > 4)})"
         for reason, routes in list(reasons.items())[:NOT_RUN_SHOWN]
     ]
     return [*lines, ""] if lines else []

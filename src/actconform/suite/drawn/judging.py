@@ -15,6 +15,7 @@ from actconform.onnx.evaluate.computation import computation
 from actconform.onnx.evaluate.element_types import STORAGE, output_types
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.onnx.gates import standard_opset
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,4 +152,4 @@ def _compared(name: str, expected: Expected, got: Array | None) -> tuple[str, st
     worst = float(ratio.flat[flat]) if kind == "value" else np.inf
     text = f"{name}{place} is {got.flat[flat]!s}, wanted {truth.flat[flat]!s}"
     share = f", {worst:.3g} times its bound" if np.isfinite(worst) else ""
-    return kind, f"{text}{share}; {int(rejected.sum()):,} of {got.size:,} elements", worst
+    return kind, f"{text}{share}; {int(rejected.sum()):,} of {number_of(got.size, 'element')}", worst

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform.testdata.golden.store import read_golden_tensor, read_manifest
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def _moved(a: NDArray[Any], b: NDArray[Any]) -> Iterator[str]:
         return
     if a.dtype.kind != "f":
         if not np.array_equal(a, b):
-            yield f"{int(np.sum(a != b))} of {a.size} numbers differ"
+            yield f"{int(np.sum(a != b))} of {number_of(a.size, 'number')} differ"
         return
     with np.errstate(all="ignore"):
         moved = ~((a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b))
@@ -50,4 +51,4 @@ def _moved(a: NDArray[Any], b: NDArray[Any]) -> Iterator[str]:
             # NaN and inf have no spacing to count in; a zero that changed its sign alone moved by nothing
             worst = f"at most {ulp.max():.3g} ULP" if np.isfinite(ulp).all() else "class changed"
             worst = worst if ulp.any() else "only the sign of zero"
-            yield f"{int(moved.sum())} of {a.size} numbers moved, {worst}"
+            yield f"{int(moved.sum())} of {number_of(a.size, 'number')} moved, {worst}"

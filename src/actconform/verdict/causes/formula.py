@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform.errors import FormulaError
+from actconform.text import number_of
 from actconform.verdict.causes import primitives
 from actconform.verdict.causes.arithmetic import Condition, Number
 
@@ -86,7 +87,7 @@ class Formula:
     def __init__(self, text: str) -> None:
         """Parse `text`; raises FormulaError, naming the part, where it is no formula."""
         if len(text) > LONGEST:
-            raise FormulaError(f"a formula of {len(text)} characters; {LONGEST} at most")
+            raise FormulaError(f"a formula of {number_of(len(text), 'character')}; {LONGEST} at most")
         self.text = " ".join(text.split())
         result, *definitions = KEYWORD.sub("lambda_", text).split(";")
         self._lines: list[tuple[str, ast.expr]] = []

@@ -14,6 +14,7 @@ import msgspec
 from actconform.errors import ObservedError
 from actconform.files import read_bytes
 from actconform.testdata.golden.store import OBSERVED
+from actconform.text import number_of
 from actconform.types import RAN
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def idle(
             for cause, count in observation.elements.items():
                 before[cause] = before.get(cause, 0) + count
     return [
-        f"{cause} covers nothing any more, where it covered {count:,} elements"
+        f"{cause} covers nothing any more, where it covered {number_of(count, 'element')}"
         for cause, count in sorted(before.items())
         if cause not in now
     ]

@@ -89,14 +89,14 @@ function verdict(runtime, place) {
       ),
     );
   } else if (runtime.largest) {
-    const [ratio, node, op, level] = runtime.largest;
+    const [ratio, node, op, level, overBound] = runtime.largest;
     parts.push(
       element(
         "p",
         null,
-        "The layer nearest to its bound is ",
+        overBound ? "" : "The layer nearest to its bound is ",
         nameOf(node),
-        ` (${op}${level && `, level ${level}`}): ${percent(number(ratio))} of it.`,
+        ` (${op}${level && `, level ${level}`}): ${overBound || `${percent(number(ratio))} of it`}.`,
       ),
     );
   }

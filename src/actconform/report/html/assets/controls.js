@@ -35,6 +35,7 @@ function controls() {
     choice("dtype", "dtype"),
     choice("aspect", "aspect"),
     choice("backend", "backend"),
+    choice("route", "route"),
     choice("verdict", "verdict"),
     dropdown("by-sort", "sorting", Object.entries(SORTS), filters.sort, (value) => setFilter("sort", value)),
     tick("absent", "routes without an answer"),

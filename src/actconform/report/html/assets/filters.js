@@ -1,7 +1,7 @@
 // Which cases are shown, in which order, and the link that shows them again.
 
 const order = { subjects: unique(cases.map((result) => result.subject)), routes: unique(cases.map((result) => result.route)) };
-const UNFILTERED = { dtype: "", aspect: "", verdict: "", severity: "", range: "", backend: "", text: "", sort: "catalog", absent: "", all: "" };
+const UNFILTERED = { dtype: "", aspect: "", verdict: "", severity: "", range: "", backend: "", route: "", text: "", sort: "catalog", absent: "", all: "" };
 const filters = { ...UNFILTERED };
 const memory = { cell: null, unfolded: new Map() };
 
@@ -15,6 +15,7 @@ const CHOICES = {
   severity: ["new", ...SEVERITIES],
   range: RANGES,
   backend: valuesOf("backend"),
+  route: order.routes,
   sort: ["catalog", "name", "worst", ...order.routes.map((route) => COLUMN + route)],
   absent: ["1"],
   all: ["1"],
@@ -73,6 +74,7 @@ function fits(result) {
   if (filters.dtype && result.dtype !== filters.dtype) return false;
   if (filters.aspect && result.aspect !== filters.aspect) return false;
   if (filters.backend && result.backend !== filters.backend) return false;
+  if (filters.route && result.route !== filters.route) return false;
   if (filters.verdict && result.verdict !== filters.verdict) return false;
   if (filters.severity && (filters.severity === "new" ? !isNew(result) : result.severity !== filters.severity)) return false;
   if (!filters.text) return true;

@@ -17,6 +17,10 @@ function pageHead(title, parts, about, ...more) {
   ];
 }
 
+/** What the verdict XFAIL means, where it stands among `verdicts`. */
+const meaningOfXfail = (verdicts) =>
+  verdicts.includes("XFAIL") ? element("p", { class: "quiet" }, "XFAIL: a known deviation: a registered cause, or a convention, explains every finding.") : "";
+
 const section = (id, title, ...children) => element("section", { id }, element("h2", null, title), ...children);
 
 function meanings(sentences) {

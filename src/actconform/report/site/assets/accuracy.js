@@ -16,7 +16,7 @@ function drawAccuracy() {
 
 const files = ["accuracy.csv", "accuracy.tex", "accuracy.json", "CITATION.cff"].map((file) => element("li", null, element("a", { href: file }, file)));
 openPage(
-  pageHead("Worst errors", [], `${count(data.rows.length, "case")}, ${data.versions}`, element("p", null, element("a", { href: "index.html" }, "← over time"), " · ", element("a", { href: "report.html" }, "latest report"))),
+  pageHead("Worst errors", [], `${count(data.rows.length, "case")}, ${data.versions}`, element("p", null, element("a", { href: "index.html" }, "← over time"), " · ", element("a", { href: "report.html" }, "latest report")), meaningOfXfail(data.rows.map((row) => row[4]))),
   [
     section("files", "To take along and to cite", element("ul", null, files)),
     section(

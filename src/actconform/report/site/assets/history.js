@@ -29,6 +29,7 @@ function head() {
       element("button", { type: "button", id: "theme", onclick: turn }, ""),
     ),
     element("p", { class: "quiet" }, `${count(runs.length, "run")}, ${runs[0].when} to ${runs.at(-1).when}; ${count(names.length, "case")}`),
+    meaningOfXfail(runs.flatMap((run) => Object.keys(run.verdicts))),
   ];
 }
 

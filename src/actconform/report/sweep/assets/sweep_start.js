@@ -26,7 +26,7 @@ function bitsTable() {
   const head = ["kernel", "aspect", "route", "and route", "range", "#bit-identical chunks", "#inputs that differ", "#of", "from … to"];
   const lines = data.pairs.map((pair) => [
     pair.kernel, pair.aspect, pair.first, pair.second, pair.extent, pair.chunks, pair.inputs ? pair.differing.toLocaleString("en") : "not counted",
-    pair.inputs.toLocaleString("en") + (pair.uncounted ? ` (without ${pair.uncounted} chunks)` : ""), pair.ends.join(" … "),
+    pair.inputs.toLocaleString("en") + (pair.uncounted ? ` (without ${count(pair.uncounted, "chunk")})` : ""), pair.ends.join(" … "),
   ]);
   return [element("h3", null, "Where two routes give other bits, every NaN alike"), grid("Bits", head, lines)];
 }
