@@ -288,6 +288,34 @@ class Doubles(Silent):
         return Doubling(artifact)
 
 
+class NarrowSums(Graph):
+    """A program that adds 8-bit products in pairs, in 16 bits, as VPMADDUBSW does."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        (node,), (kernel,) = self.model.graph.node, self.model.graph.initializer
+        products = inputs[node.input[0]][..., None] * onnx.numpy_helper.to_array(kernel).astype(np.int32)
+        pairs = products.reshape(len(products), -1, 2, products.shape[-1]).sum(2)
+        return {self.outputs[0]: np.clip(pairs, -(2**15), 2**15 - 1).sum(1, dtype=np.int32)}
+
+
+class OneMore(Graph):
+    """A program whose sums of 8-bit products are 1 too large."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        evaluator = ReferenceEvaluator(self.model)
+        return {self.outputs[0]: evaluator.run(None, inputs)[0] + np.int32(1)}
+
+
+class Saturates(Right):
+    name = "saturates"
+    program = NarrowSums
+
+
+class AddsOne(Right):
+    name = "adds-one"
+    program = OneMore
+
+
 class Framework(Backend):
     name = "framework"
     kind = "framework"
@@ -300,5 +328,5 @@ class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, RoundsUp, Refuses, Silent, NoDevice, Versioned]
-        runtimes += [Shows, Doubles, Late, Widens, Branches, NothingSurvives, Secretive]
+        runtimes += [Shows, Doubles, Late, Widens, Branches, NothingSurvives, Secretive, Saturates, AddsOne]
         return [*runtimes, Framework]

@@ -11,9 +11,11 @@ from actconform.checking.alone import ratio_alone
 from actconform.checking.judge import judged_level
 from actconform.checking.known_cause import known_cause
 from actconform.checking.known_rewrite import known_rewrite
+from actconform.checking.narrow_sums import SATURATION, saturates
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.spread import LIMIT
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,8 +86,12 @@ def _of_node(
     right = {name for check in unoptimized for verdict in check.tensors for name in verdict.segment}
     fused = optimized and right.issuperset(tensor.segment)
     evidence = [measure_words(tensor), *confirmation]
+    narrow = saturates(runs, sample, level, tensor)
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
+    if narrow:
+        evidence += SATURATION
+    elif fused:
         evidence += _optimizer(runs, sample, level)
     elif optimized:
         evidence.append(
@@ -96,7 +102,7 @@ def _of_node(
         evidence.append(cause.words)
     evidence.append(visible_end_to_end(outputs, level.sample))
     return ModelFault(
-        blame="runtime:optimizer" if fused else "undetermined" if optimized else "runtime",
+        blame="runtime" if narrow or not optimized else "runtime:optimizer" if fused else "undetermined",
         node=tensor.node,
         op_type=tensor.op_type,
         sample=level.sample,
@@ -115,7 +121,7 @@ def measure_words(tensor: TensorCheck) -> str:
     if tensor.shape != tensor.wanted_shape:
         return f"its shape is {list(tensor.shape)}, and {of} should give {list(tensor.wanted_shape)}"
     if tensor.nonfinite:
-        return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be, given what {of} read"
+        return f"{number_of(tensor.nonfinite, 'element is', 'elements are')} NaN or infinite, or should be, given what {of} read"
     place = f" at {list(tensor.place)}" if tensor.place else ""
     if tensor.bound == 0 or not np.isfinite(tensor.ratio):
         return f"{tensor.got:.9g}{place} where it must be exactly {tensor.wanted:.9g}, given what {of} read"
@@ -201,7 +207,7 @@ def _blame_of_output(
         evidence.append("marking tensors moves it: what the marks show may not be what ran without them")
     judged = {name for each in levels for verdict in each.tensors for name in verdict.segment}
     if unjudged := {node.node for each in levels for node in each.unjudged} - judged:
-        evidence.append(f"{len(unjudged)} nodes could not be judged, and one of them may be at fault")
+        evidence.append(f"{number_of(len(unjudged), 'node')} could not be judged, and one of them may be at fault")
     if unbounded := [name for name, bounded in _bounded_nodes(levels).items() if not bounded]:
         evidence.append(f"what {_names(unbounded)} read bounds nothing there, and one of them may be at fault")
     return "undetermined", evidence
@@ -293,9 +299,9 @@ def end_to_end_words(output: OutputCheck) -> str:
     if output.reason:
         return f"output {output.name}: {output.reason}"
     if output.overflowed:
-        return f"output {output.name}: {output.overflowed:,} elements are infinite, since the format ends below their true values"
+        return f"output {output.name}: {number_of(output.overflowed, 'element is', 'elements are')} infinite, since the format ends below their true values"
     if output.nonfinite:
-        return f"output {output.name}: {output.nonfinite:,} elements are NaN or infinite, or should be"
+        return f"output {output.name}: {number_of(output.nonfinite, 'element is', 'elements are')} NaN or infinite, or should be"
     if not np.isfinite(output.spreads):
         return f"output {output.name} is {output.got:.9g} at {list(output.place)} where no rounding makes it other than {output.wanted:.9g}"
     return (

@@ -16,11 +16,11 @@ from actconform.checking.trained.fault import EXACT
 from actconform.onnx.evaluate.element_types import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array
-    from actconform.checking.noise_result import NoiseCheck
+    from actconform.checking.noise_result import NoiseCheck, NoiseGot
     from actconform.checking.result import CheckResult, RuntimeCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
@@ -68,7 +68,7 @@ def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> Ch
     """
     noise = result.noise
     if noise is not None:
-        result = _without_noise_for_fault(result, noise, columns)
+        result = _with_noise_beside_faults(_without_noise_for_fault(result, noise, columns), noise, columns)
     if noise is None or "int" not in noise.format or not columns or noise.truth != _truth_name(columns[0]):
         return result
     column = result.runtimes[0]
@@ -86,10 +86,28 @@ def _without_noise_for_fault(result: CheckResult, noise: NoiseCheck, columns: Se
     runtimes = list(result.runtimes)
     for place, column in enumerate(columns):
         fault, name = runtimes[place].fault, _column_name(column)
-        compared = any(got.name == name for layer in noise.layers for got in layer.got)
+        compared = any(got.name == name for got in _all_got(noise))
         if fault is not None and fault.blame == "framework" and compared and name not in noise.beyond:
             runtimes[place] = _within(noise, runtimes[place])
     return replace(result, runtimes=runtimes)
+
+
+def _with_noise_beside_faults(result: CheckResult, noise: NoiseCheck, columns: Sequence[TrainedColumn]) -> CheckResult:
+    """Return the result in which the fault of a runtime says how the noise of the format stands beside it: another question."""
+    runtimes = list(result.runtimes)
+    for place in range(len(columns), len(runtimes)):
+        fault, name = runtimes[place].fault, runtimes[place].name
+        if fault is not None and name not in noise.beyond and any(got.name == name for got in _all_got(noise)):
+            words = (
+                f"what it gives is within the noise of {noise.format} all the same: another question, what the format costs "
+                "and not whether the runtime computes the graph"
+            )
+            runtimes[place] = replace(runtimes[place], fault=replace(fault, evidence=(*fault.evidence, words)))
+    return replace(result, runtimes=runtimes)
+
+
+def _all_got(noise: NoiseCheck) -> Iterator[NoiseGot]:
+    return (got for layer in noise.layers for got in layer.got)
 
 
 def _within(noise: NoiseCheck, column: RuntimeCheck) -> RuntimeCheck:
@@ -124,7 +142,7 @@ def _truth_name(column: TrainedColumn) -> str:
 
 
 def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
-    """Return all tensors of the graph as a runtime shows them where it optimizes nothing."""
+    """Return all tensors of the graph as a runtime shows them where it optimizes nothing, and its outputs as it runs."""
     graph = sample.graph
     level = runs.levels[0] if runs.levels else ""
     shown: dict[str, Array] = {}
@@ -133,4 +151,6 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
             file, sample.inputs, marks_of(graph, graph.types), budget_bytes=PIECE_BYTES, level=level, final={}
         ):
             shown.update(piece.values)
+        if shown:
+            shown.update(runs.outputs(file, sample.inputs).outputs)
     return shown
