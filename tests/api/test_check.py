@@ -119,7 +119,7 @@ def test_another_model_in_memory_stands_beside_it():
 
 WRONG = {
     "name": ({"inputs": {"z": x()}}, "inputs.npz: the model has no input 'z'"),
-    "shape": ({"inputs": x()[0]}, "inputs.npy: input 'x' has 1 dimensions"),
+    "shape": ({"inputs": x()[0]}, "inputs.npy: input 'x' has 1 dimension"),
     "dtype": ({"inputs": x().astype(np.float64)}, "input 'x' is float64"),
     "objects": ({"inputs": {"x": object()}}, "x is of type object"),
     "runtime": ({"runtimes": "ort-cpo"}, "did you mean ort-cpu"),

@@ -161,7 +161,7 @@ FUNCTIONS = {
     "text": ("def data():\n    yield 'x'", "sample 0: input 'x' is", "float32"),
     "name": ("def data():\n    yield {'xx': X}", "lacks the input x; it holds xx; did you mean xx", ""),
     "dtype": ("def data():\n    yield X\n    yield X.astype(float)", "sample 1: input 'x' is float64", "float32"),
-    "shape": ("def data():\n    yield X[0]", "sample 0: input 'x' has 1 dimensions", "is the batch missing?"),
+    "shape": ("def data():\n    yield X[0]", "sample 0: input 'x' has 1 dimension", "is the batch missing?"),
     "nothing": ("def data():\n    yield from ()", "holds no samples", ""),
     "object": ("def data():\n    yield {'x': object()}", "sample 0: 'x' is of type object", "no array"),
     "syntax": ("def data(:\n", "importing loader_syntax raised SyntaxError", "loader_syntax.py:3"),

@@ -167,7 +167,7 @@ def test_test_data_go_by_their_own_names_and_else_by_number(tmp_path: Path, sour
         ({"image": np.ones((2, 3))}, "is float64, and the model has float32 [b, 3]: save array.astype(numpy.float32)"),
         ({"image": np.full((2, 3), 0.1)}, "which loses digits here"),
         ({"ids": np.ones(2, np.int32)}, "is int32, and the model has int64 [b]: save array.astype(numpy.int64)"),
-        ({"image": np.ones(3, np.float32)}, "has 1 dimensions (3), and the model has 2: float32 [b, 3]; is the batch missing?"),
+        ({"image": np.ones(3, np.float32)}, "has 1 dimension (3), and the model has 2: float32 [b, 3]; is the batch missing?"),
         ({"image": np.ones((2, 3, 1), np.float32)}, "has 3 dimensions"),
         ({"image": np.ones((2, 4), np.float32)}, "dimension 1 of input 'image' is 4 (2 x 4), and the model has 3"),
         ({"ids": np.ones(3, np.int64)}, "b is 2 by input 'image' and 3 by dimension 0 of input 'ids'"),
@@ -200,7 +200,7 @@ def test_nan_and_infinities_are_taken_and_noted(tmp_path: Path, source):
     image = np.array([[1, np.nan, np.inf], [0, 0, 0]], np.float32)
     found = read_samples(npz(tmp_path, image=image), source)
     np.testing.assert_array_equal(found.samples[0].arrays["image"], image)
-    assert found.notes == ["inputs.npz: input 'image' holds 1 NaN and 1 infinities among 6 numbers"]
+    assert found.notes == ["inputs.npz: input 'image' holds 1 NaN and 1 infinity among 6 numbers"]
 
 
 def test_nothing_is_unpickled(tmp_path: Path, source):

@@ -34,7 +34,7 @@ def test_a_package_is_named_for_what_it_brings_or_puts_right_and_not_the_one_bes
     brings = blame("Relu")
     assert brings.code == 0
     assert f"packages that changed: steady 1.0 -> 2.0, {WOBBLE}" in brings.out
-    assert "with the old versions: rounding explains 1 of 1 outputs (steady 1.0, wobble 1.0)" in brings.out
+    assert "with the old versions: rounding explains 1 of 1 output (steady 1.0, wobble 1.0)" in brings.out
     assert f"\n{WOBBLE} brings it\n" in brings.out
     assert "y: 4 of 4 elements differ, by at most" in brings.out
     assert "not tried: elsewhere 1.0 -> 2.0: wobbly does not run with it" in brings.out

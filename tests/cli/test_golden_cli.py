@@ -140,7 +140,7 @@ def test_a_run_refuses_damaged_goldens_of_an_experiment(folder: Path, call):
 def test_verify_counts_experiments(call):
     code, output, _ = call("golden", "verify", "--fast", "blobs-sgd", "relu")
     assert code == 0
-    assert output.startswith(f"1 kernels, 0 models, 1 experiments, {len(read_manifest(golden_dir()).files)} files")
+    assert output.startswith(f"1 kernel, 0 models, 1 experiment, {len(read_manifest(golden_dir()).files):,} files")
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -185,7 +185,7 @@ def test_minting_tells_what_it_wrote_and_diff_finds_nothing(call, folder: Path, 
     pytest.importorskip("flint")
     code, output, _ = call("golden", "mint", "--folder", str(tmp_path / "new"), "hardmax")
     assert code == 0
-    assert output.splitlines() == ["minted hardmax", f"2 files of 1 subjects in {tmp_path / 'new'}"]
+    assert output.splitlines() == ["minted hardmax", f"2 files of 1 subject in {tmp_path / 'new'}"]
     code, output, _ = call("golden", "diff", str(tmp_path / "new"), str(tmp_path / "new"))
     assert (code, output) == (0, "no difference\n")
     code, output, _ = call("golden", "diff", str(folder), str(tmp_path / "new"))

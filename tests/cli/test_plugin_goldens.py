@@ -53,7 +53,7 @@ def test_a_plugins_goldens_are_minted_into_its_folder_and_found_there(own: Path,
 
     said = cli("golden", "mint", "own-net")
     assert (said.code, said.err) == (0, "")
-    assert f"of 1 subjects in {own}" in said.out
+    assert f"of 1 subject in {own}" in said.out
     assert set(read_manifest(own).subjects) == {"own-net"}
     assert not (golden_dir() / "own-net").exists()
     assert (golden_dir() / "manifest.json").read_bytes() == before

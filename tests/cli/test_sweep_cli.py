@@ -80,7 +80,7 @@ def test_an_interrupted_sweep_goes_on(cli, stand_in, tmp_path, monkeypatch):
     journal(tmp_path).write_bytes(before[:-40])
     done = cli("sweep", "relu", *SAMPLE, "--resume")
     assert done.code == 0
-    assert "1 of 1 sweeps complete" in done.out
+    assert "1 of 1 sweep complete" in done.out
     assert len(counted) == 3 + 256 - 2
     records = [json.loads(line) for line in journal(tmp_path).read_bytes().splitlines()[1:]]
     chunks = [record["chunk"] for record in records if "chunk" in record]
@@ -120,7 +120,7 @@ def test_a_budget_ends_it_and_says_what_is_proven(cli, stand_in):
     done = cli("sweep", "relu", *SAMPLE, "--budget", "0.001s")
     assert done.code == 1
     assert "the budget of 0.001s is used up" in done.out
-    assert "0 of 1 sweeps complete" in done.out
+    assert "0 of 1 sweep complete" in done.out
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,13 @@ def test_a_raw_node_of_tensorflow_in_the_standards_domain() -> None:
     ("node", "kernel", "evidence"),
     [
         ("Conv <group = 3> (x, w)", "6,2,1,1", ""),
-        ("Conv (x, w)", "6,2,1,1", "Conv y: a kernel of shape [6, 2, 1, 1] in 1 groups for 6 channels"),
+        ("Conv (x, w)", "6,2,1,1", "Conv y: a kernel of shape [6, 2, 1, 1] in 1 group for 6 channels"),
         ("Conv <group = 3> (x, w)", "4,2,1,1", "Conv y: a kernel of shape [4, 2, 1, 1] in 3 groups for 6 channels"),
         ("ConvTranspose <group = 3> (x, w)", "6,2,1,1", ""),
         (
             "ConvTranspose (x, w)",
             "3,6,1,1",
-            "ConvTranspose y: a kernel of shape [3, 6, 1, 1] in 1 groups for 6 channels",
+            "ConvTranspose y: a kernel of shape [3, 6, 1, 1] in 1 group for 6 channels",
         ),
     ],
 )

@@ -125,7 +125,7 @@ def test_nothing_selected_does_not_conform():
 
 def test_an_interrupted_run_does_not_conform():
     (why,) = conforms([NATIVE, replace(NATIVE, subject="elu")], [result(NATIVE, Verdict.PASS)], None)
-    assert "1 selected cases have no result" in why
+    assert "1 selected case has no result" in why
 
 
 @pytest.mark.parametrize("case", [NATIVE, ORT], ids=lambda case: case.route)

@@ -421,7 +421,7 @@ def _nonfinite(arrays: Arrays) -> Iterable[str]:
         numbers = array.astype(np.float32) if array.dtype.itemsize < 4 else array
         nan, infinite = int(np.isnan(numbers).sum()), int(np.isinf(numbers).sum())
         if nan or infinite:
-            yield f"input {one_line(name)!r} holds {nan:,} NaN and {infinite:,} infinities among {number_of(array.size, 'number')}"
+            yield f"input {one_line(name)!r} holds {nan:,} NaN and {number_of(infinite, 'infinity', 'infinities')} among {number_of(array.size, 'number')}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -66,9 +66,9 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     worst = verify_subjects(package, manifest, chosen)
     name = max(worst, key=worst.__getitem__)
     count = sum(len(aspects) for subject in chosen for aspects in manifest.subjects[subject.name].tables.values())
-    tables = "" if fast else f", {count} tables of 65,536 patterns"
+    tables = "" if fast else f", {number_of(count, 'table')} of 65,536 patterns"
     kinds = Counter(type(subject) for subject in chosen)
-    experiments = f" {kinds[Experiment]} experiments," if kinds[Experiment] else ""
+    experiments = f" {number_of(kinds[Experiment], 'experiment')}," if kinds[Experiment] else ""
     say(
         f"{number_of(kinds[Kernel], 'kernel')}, {number_of(kinds[Model], 'model')},{experiments} {number_of(len(manifest.files), 'file')}{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"

@@ -256,7 +256,7 @@ def _misfit(model: onnx.ModelProto) -> str:
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         read = kernel[1] * groups if node.op_type == "Conv" else kernel[0]
         if x[1] != read or kernel[0] % groups:
-            return f"{node.op_type} {node.name or node.output[0]}: a kernel of shape {kernel} in {groups} groups for {number_of(x[1], 'channel')}"
+            return f"{node.op_type} {node.name or node.output[0]}: a kernel of shape {kernel} in {number_of(groups, 'group')} for {number_of(x[1], 'channel')}"
     return ""
 
 

@@ -65,7 +65,9 @@ def conforms(
     if not cases:
         reasons.append("nothing was selected")
     if len(results) < len(cases):
-        reasons.append(f"{len(cases) - len(results)} selected cases have no result: the run was ended early")
+        reasons.append(
+            f"{number_of(len(cases) - len(results), 'selected case has', 'selected cases have')} no result: the run was ended early"
+        )
     by_default = sorted({case.route for case in cases if case.worker not in optional})
     required = by_default if require is None else require
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}

@@ -43,7 +43,7 @@ def value(text: str, x: Any = X, arithmetic: Arithmetic = F32, **names: float) -
         ("x; y", "'y' is no definition: expected NAME = EXPRESSION"),
         ("x; exp = 2", "'exp' is a function: it cannot be defined"),
         ("exp", "exp is a function"),
-        ("exp(x, x)", "exp takes 1 arguments, not 2"),
+        ("exp(x, x)", "exp takes 1 argument, not 2"),
         ("exp(x=1)", "is no part"),
         ("__import__('os')", "'__import__' is no function"),
         ("x" + " + x" * 1000, "2000 at most"),

@@ -145,7 +145,7 @@ def _check(node: ast.expr) -> None:
             if name not in ARGUMENTS:
                 raise FormulaError(f"{name!r} is no function of formulas: expected one of {', '.join(FUNCTIONS)}")
             if len(arguments) != ARGUMENTS[name]:
-                raise FormulaError(f"{name} takes {ARGUMENTS[name]} arguments, not {len(arguments)}")
+                raise FormulaError(f"{name} takes {number_of(ARGUMENTS[name], 'argument')}, not {len(arguments)}")
             parts = list(arguments)
         case ast.Name() | ast.Constant(value=int() | float()) if not isinstance(getattr(node, "value", 0), bool):
             parts = []
