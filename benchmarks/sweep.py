@@ -15,7 +15,7 @@ from actconform.exhaustive.measure import SweptFunction, measured_chunk
 from actconform.exhaustive.output_bits import CALL
 from actconform.exhaustive.patterns import binades_of, patterns
 from actconform.plugin.loader import load_plugins
-from actconform.sweep.runner import started, sweep_chunks
+from actconform.sweep.runner import SweptProgram, started, sweep_chunks
 from actconform.types import Case
 from actconform.workers.client import Worker
 from actconform.workers.sweep_session import SweepJob
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CASE = Case("tanh", "value", "f32", "torch")
+PROGRAM = SweptProgram(KERNELS[CASE.subject], CASE, None, "all")
 CHUNK = 63  # |x| in [0.5, 2), all 2**24 numbers
 ROUNDS = 3
 SECONDS = 600.0
@@ -39,8 +40,8 @@ def sweeping() -> Iterator[tuple[str, float, float]]:
         hello = started([first, second])
         yield _of_parts(first)
         chunks = [CHUNK, CHUNK - 1, CHUNK + 128, CHUNK + 127]
-        alone = _least(lambda: sweep_chunks(CASE, None, "all", chunks, [first], np.inf, lambda _: None))
-        both = _least(lambda: sweep_chunks(CASE, None, "all", chunks, [first, second], np.inf, lambda _: None))
+        alone = _least(lambda: sweep_chunks(PROGRAM, chunks, [first], np.inf, lambda _: None))
+        both = _least(lambda: sweep_chunks(PROGRAM, chunks, [first, second], np.inf, lambda _: None))
         yield "sweep of 4 chunks, two workers / one", both / alone, OF_ONE_WORKER
         status = Path(f"/proc/{hello.pid}/status").read_text(encoding="utf-8")
         peak = re.search(r"VmHWM:\s*(\d+) kB", status)

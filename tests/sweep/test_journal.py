@@ -64,7 +64,7 @@ def test_causes_stand_with_their_findings_and_are_looked_for_anew(tmp_path):
     with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
         statistics = SweepStatistics(findings=(finding, msgspec.structs.replace(finding, class_=FindingClass.INF)))
         journal.add(SweptChunk(chunk=1, sha256="", statistics=statistics, seconds=1.0))
-        journal.add_causes([CoveredFinding(FindingClass.TAIL, Interval("0x1", "0x2"), "known")])
+        journal.add_causes([CoveredFinding(FindingClass.TAIL, "y", Interval("0x1", "0x2"), "known")])
     assert [each.deviation for each in read_sweep(journal.path).statistics.findings] == ["known", None]
     with SweepJournal(tmp_path, IDENTITY, resume=True) as again:
         assert (list(again.earlier), again.dropped) == ([1], 0)

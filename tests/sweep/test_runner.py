@@ -8,14 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from actconform.catalog.kernels import KERNELS
 from actconform.errors import SweepError, UsageError, WorkerCrash
 from actconform.exhaustive.statistics import SweepStatistics
-from actconform.sweep.runner import started, sweep_chunks
+from actconform.sweep.runner import SweptProgram, started, sweep_chunks
 from actconform.types import Case
 from actconform.workers.protocol import Failure
 from actconform.workers.sweep_session import SweepResult
 
 CASE = Case("tanh", "value", "f32", "fake")
+PROGRAM = SweptProgram(KERNELS["tanh"], CASE, None, "quick")
 NEVER = float("inf")
 
 
@@ -41,7 +43,7 @@ def test_each_chunk_is_swept_once_by_either_worker():
     both = threading.Barrier(2, timeout=10)
     workers = [FakeWorker(lambda job: both.wait() and None) for _ in range(2)]
     done = []
-    sweep_chunks(CASE, None, "quick", range(8), workers, NEVER, done.append)
+    sweep_chunks(PROGRAM, range(8), workers, NEVER, done.append)
     assert sorted(chunk.chunk for chunk in done) == list(range(8))
     assert sorted(workers[0].swept + workers[1].swept) == list(range(8))
     assert all(worker.swept for worker in workers)
@@ -50,7 +52,7 @@ def test_each_chunk_is_swept_once_by_either_worker():
 
 def test_after_the_deadline_no_chunk_is_begun():
     worker, done = FakeWorker(), []
-    sweep_chunks(CASE, None, "quick", range(8), [worker], time.monotonic() - 1, done.append)
+    sweep_chunks(PROGRAM, range(8), [worker], time.monotonic() - 1, done.append)
     assert (worker.swept, done) == ([], [])
 
 
@@ -59,7 +61,7 @@ def test_a_failure_ends_the_sweep_after_what_is_done(kind, refused):
     worker = FakeWorker(lambda job: SweepResult(failure=Failure("run", kind, "no")) if job.chunk == 2 else None)
     done = []
     with pytest.raises(SweepError, match="tanh/value/f32/fake, chunk 2: no") as caught:
-        sweep_chunks(CASE, None, "quick", range(8), [worker], NEVER, done.append)
+        sweep_chunks(PROGRAM, range(8), [worker], NEVER, done.append)
     assert caught.value.refused is refused
     assert [chunk.chunk for chunk in done] == [0, 1]
     assert worker.swept == [0, 1, 2]
@@ -70,7 +72,7 @@ def test_a_worker_that_dies_ends_it_too():
         raise WorkerCrash("died", "SIGKILL")
 
     with pytest.raises(SweepError, match="chunk 0: died"):
-        sweep_chunks(CASE, None, "quick", range(8), [FakeWorker(die)], NEVER, lambda _: None)
+        sweep_chunks(PROGRAM, range(8), [FakeWorker(die)], NEVER, lambda _: None)
 
 
 def test_a_journal_that_cannot_be_written_closes_the_workers():
@@ -79,7 +81,7 @@ def test_a_journal_that_cannot_be_written_closes_the_workers():
 
     worker = FakeWorker()
     with pytest.raises(OSError, match="No space"):
-        sweep_chunks(CASE, None, "quick", range(1000), [worker], NEVER, full)
+        sweep_chunks(PROGRAM, range(1000), [worker], NEVER, full)
     assert worker.closed
 
 

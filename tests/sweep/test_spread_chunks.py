@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from local_cluster import KillAtWork, started
 
+from actconform.catalog.kernels import KERNELS
 from actconform.cluster.connection import Cluster
 from actconform.cluster.opened import opened_on
 from actconform.errors import SweepError, UsageError
 from actconform.settings import Config
-from actconform.sweep.runner import sweep_chunks
+from actconform.sweep.runner import SweptProgram, sweep_chunks
 from actconform.sweep.spread_chunks import SpreadSweep
 from actconform.types import Case
 from actconform.types.cause import Register
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parents[1]
 PLUGIN = "stand_in:Plugin"
 RELU = Case("relu", "value", "f32", "stand-in")
+SOFTMAX = Case("softmax", "value", "f32", "stand-in")
 CHUNKS = range(60, 72)
 NEVER = float("inf")
 
@@ -55,8 +57,20 @@ def spread(
     with Cluster(on.scheduler_address) as cluster, opened_on(cluster, Config(), Register(), (PLUGIN,)) as run:
         sweep = SpreadSweep(cluster, run)
         assert sweep.started(case.worker).backend == case.worker
-        sweep.sweep_chunks(case, case.worker, None, "sample", CHUNKS, deadline, keep)
+        sweep.sweep_chunks(program(case), case.worker, CHUNKS, deadline, keep)
     return content(done)
+
+
+def program(case: Case) -> SweptProgram:
+    return SweptProgram(KERNELS[case.subject], case, None, "sample")
+
+
+def here(case: Case) -> dict[int, tuple[str, object]]:
+    local: list[SweptChunk] = []
+    with Worker("stand-in", plugins=(PLUGIN,)) as worker:
+        sweep_chunks(program(case), CHUNKS, [worker], NEVER, local.append)
+    assert len(local) == len(CHUNKS)
+    return content(local)
 
 
 def content(done: list[SweptChunk]) -> dict[int, tuple[str, object]]:
@@ -65,13 +79,13 @@ def content(done: list[SweptChunk]) -> dict[int, tuple[str, object]]:
 
 
 def test_a_worker_that_is_killed_costs_no_chunk(cluster: LocalCluster) -> None:
-    local: list[SweptChunk] = []
-    with Worker("stand-in", plugins=(PLUGIN,)) as worker:
-        sweep_chunks(RELU, None, "sample", CHUNKS, [worker], NEVER, local.append)
     kill = KillAtWork(cluster, "swept_on_worker")
-    assert spread(cluster, RELU, then=kill) == content(local)
+    assert spread(cluster, RELU, then=kill) == here(RELU)
     assert any("swept_on_worker" in task for task in kill.interrupted)
-    assert len(local) == len(CHUNKS)
+
+
+def test_a_sample_of_rows_is_that_of_a_local_sweep(cluster: LocalCluster) -> None:
+    assert spread(cluster, SOFTMAX) == here(SOFTMAX)
 
 
 def test_after_the_deadline_no_chunk_is_begun(cluster: LocalCluster) -> None:

@@ -30,7 +30,7 @@ from actconform.sweep.known_causes import Explanations
 from actconform.sweep.plan import inputs_of_sweep, sweep_plan, swept_graph
 from actconform.sweep.request import SweepRequest
 from actconform.sweep.row_sample import is_sampled
-from actconform.sweep.runner import started, sweep_chunks, sweep_sample
+from actconform.sweep.runner import SweptProgram, started, sweep_chunks
 from actconform.sweep.summary import same_bits, sweep_rows
 from actconform.text import number_of
 from actconform.types import ASPECTS
@@ -124,7 +124,7 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
         raise UsageError("--cluster and --workers: the cluster has its own workers; leave --workers out")
     as_read, config = config, with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
     console = open_console()
-    inputs = sum(inputs_of_sweep(catalog.kernels[case.subject], request.extent) for case in plan.cases)
+    inputs = sum(inputs_of_sweep(catalog.kernels[case.subject], case.aspect, request.extent) for case in plan.cases)
     with ExitStack() as stack:
         running = _Running(
             catalog=catalog,
@@ -178,7 +178,7 @@ def _write_report(folder: Path, console: Console) -> None:
 def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
     """Sweep one case, or the rest of it; what the backend refuses is noted, what ends the sweep is its `ending`."""
     try:
-        artifact = _graph(running, case)
+        artifact = swept_graph(running.catalog, case, running.config)
     except (Unsupported, Unavailable, ExportError, WorkerError) as error:
         running.refused.append(f"{case.id}: {error}")
         return
@@ -246,13 +246,6 @@ def _compare_routes(running: _Running, comparison: BitsComparison, console: Cons
                 running.ending = f"the budget of {running.request.budget} is used up"
 
 
-def _graph(running: _Running, case: Case) -> Artifact | None:
-    """Return the graph of a case, None on a native route. Raises what `swept_graph` does, and Unsupported for samples on a cluster."""
-    if running.spread and is_sampled(running.catalog.kernels[case.subject]):
-        raise Unsupported("samples of rows and of pairs are computed on this machine alone: leave --cluster out")
-    return swept_graph(running.catalog, case, running.config)
-
-
 def _sweep_chunks(
     running: _Running,
     sweep: Sweep,
@@ -260,14 +253,13 @@ def _sweep_chunks(
     chunks: list[int],
     keep: Callable[[SweptChunk], None],
 ) -> None:
-    case, extent = sweep.identity.case, sweep.identity.extent
-    kernel, backend = running.catalog.kernels[case.subject], running.catalog.worker(case)
-    if is_sampled(kernel):
-        sweep_sample(kernel, case, artifact, chunks, _workers(running, backend), running.deadline, keep)
-    elif running.spread:
-        running.spread.sweep_chunks(case, backend, artifact, extent, chunks, running.deadline, keep)
+    case = sweep.identity.case
+    program = SweptProgram(running.catalog.kernels[case.subject], case, artifact, sweep.identity.extent)
+    backend = running.catalog.worker(case)
+    if running.spread:
+        running.spread.sweep_chunks(program, backend, chunks, running.deadline, keep)
     else:
-        sweep_chunks(case, artifact, extent, chunks, _workers(running, backend), running.deadline, keep)
+        sweep_chunks(program, chunks, _workers(running, backend), running.deadline, keep)
 
 
 def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:

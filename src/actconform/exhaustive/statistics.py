@@ -131,19 +131,19 @@ def _worst(errors: Iterable[WorstError]) -> WorstError:
 
 
 def joined_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings of one binade, those of a class as one: counts added, from the least input to the greatest, the worst of all.
+    """Return the findings of one binade, those of a class and tensor as one: counts added, from the least input to the greatest, the worst of all.
 
     Those at NaN, at an infinity and at zero stay apart from those at other numbers.
     """
-    joined: dict[tuple[str, str], Finding] = {}
+    joined: dict[tuple[str, str, str], Finding] = {}
     for finding in findings:
-        key = (finding.class_, _kind(finding.interval.first))
+        key = (finding.class_, finding.tensor, _kind(finding.interval.first))
         joined[key] = _both(joined[key], finding) if key in joined else finding
     return tuple(joined.values())
 
 
 def joined_binades(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings with those of one class and cause in neighbouring binades as one, ascending by pattern; NaN, infinities and zeros stay apart."""
+    """Return findings with those of one class, tensor and cause in neighbouring binades as one, ascending by pattern; NaN, infinities and zeros stay apart."""
     joined: list[Finding] = []
     for finding in sorted(findings, key=lambda each: (*_together(each), _binade(min(each.interval)))):
         near = joined and _binade(min(finding.interval)) - _binade(max(joined[-1].interval)) <= 1
@@ -154,10 +154,10 @@ def joined_binades(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(joined, key=lambda each: min(each.interval)))
 
 
-def _together(finding: Finding) -> tuple[str, str, str, bool]:
-    """Return what joined findings have in common: class, cause, kind of number, sign."""
+def _together(finding: Finding) -> tuple[str, str, str, str, bool]:
+    """Return what joined findings have in common: class, tensor, cause, kind of number, sign."""
     least = min(finding.interval)
-    return finding.class_, finding.deviation or "", _kind(least), least >= "0x8"
+    return finding.class_, finding.tensor, finding.deviation or "", _kind(least), least >= "0x8"
 
 
 def _binade(pattern: str) -> int:

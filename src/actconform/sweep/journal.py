@@ -81,6 +81,7 @@ class CoveredFinding(msgspec.Struct, frozen=True):
     """A finding that a registered cause explains, or a convention of the kernel."""
 
     class_: FindingClass
+    tensor: str
     interval: Interval
     cause: str
 
@@ -107,9 +108,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     def statistics(self) -> SweepStatistics:
         """What all chunks count together; findings have their cause as `deviation`."""
         counted = added_up(self.chunks[number].statistics for number in sorted(self.chunks))
-        causes = {(each.class_, each.interval): each.cause for each in self.covered}
+        causes = {(each.class_, each.tensor, each.interval): each.cause for each in self.covered}
         findings = (
-            msgspec.structs.replace(finding, deviation=causes.get((finding.class_, finding.interval)))
+            msgspec.structs.replace(finding, deviation=causes.get((finding.class_, finding.tensor, finding.interval)))
             for finding in counted.findings
         )
         return msgspec.structs.replace(counted, findings=tuple(findings))

@@ -74,7 +74,7 @@ class Explanations(NamedTuple):
                 if each.finding.class_ == finding.class_ and np.isin(bits[each.elements], asked).any()
             ]
             if same and all(place in covers for place in same):
-                covered.append(CoveredFinding(finding.class_, finding.interval, covers[same[0]].cause))
+                covered.append(CoveredFinding(finding.class_, finding.tensor, finding.interval, covers[same[0]].cause))
         return covered
 
     def explained_rows(
@@ -91,20 +91,21 @@ class Explanations(NamedTuple):
             if not chunk.statistics.findings:
                 continue
             kernel = self.catalog.kernels[case.subject]
-            vectors = row_vectors(kernel, chunk.chunk)
+            vectors = row_vectors(kernel, case.aspect, chunk.chunk)
             outputs, _ = answered_rows(worker, kernel, case, artifact, vectors, chunk.chunk, self.timeout)
             samples = joined(vectors, outputs)
-            ((regime, tensor), sample) = next(iter(samples.items()))
-            errors = elementwise_errors(sample, vectors.tolerance)
-            located = locate(sample, vectors.tolerance, errors, regime, tensor)
+            located = []
+            for (regime, tensor), sample in samples.items():
+                errors = elementwise_errors(sample, vectors.tolerance)
+                located += locate(sample, vectors.tolerance, errors, regime, tensor)
             elements = {each.finding.place: each.elements for each in located}
             compared = Comparison([], [each.finding for each in located], samples, elements)
             covers = self._covers(case, artifact, vectors, compared, facts)
-            causes = {each.finding.class_: covers.get(each.finding.place) for each in located}
+            causes = {(each.finding.class_, each.finding.tensor): covers.get(each.finding.place) for each in located}
             covered += [
-                CoveredFinding(finding.class_, finding.interval, cover.cause)
+                CoveredFinding(finding.class_, finding.tensor, finding.interval, cover.cause)
                 for finding in chunk.statistics.findings
-                if (cover := causes.get(finding.class_)) is not None
+                if (cover := causes.get((finding.class_, finding.tensor))) is not None
             ]
         return covered
 

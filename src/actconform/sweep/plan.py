@@ -77,10 +77,11 @@ def _sample_in_words(kernel: Kernel, aspect: Aspect) -> str:
     return ""
 
 
-def inputs_of_sweep(kernel: Kernel, extent: Extent) -> int:
+def inputs_of_sweep(kernel: Kernel, aspect: Aspect, extent: Extent) -> int:
     """Return how many inputs the sweep of a kernel has, of a sampled one how many outputs."""
     if is_sampled(kernel):
-        return CHUNKS * sum(array.size for vector in row_vectors(kernel, 0).vectors for array in vector.truth.values())
+        vectors = row_vectors(kernel, aspect, 0).vectors
+        return CHUNKS * sum(array.size for vector in vectors for array in vector.truth.values())
     return sum(swept_inputs(chunk, extent) for chunk in range(CHUNKS))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.comparison.comparator import joined, structure
+from actconform.comparison.comparator import join, joined, structure
 from actconform.elements.classify import locate
 from actconform.elements.elementwise import Sample, block_errors, elementwise_errors
 from actconform.errors import SweepError, Unsupported, WorkerError
@@ -25,7 +27,7 @@ from actconform.exhaustive.statistics import (
 from actconform.run.subject import subject_of
 from actconform.sweep.journal import SweptChunk
 from actconform.testdata.kernel_vectors import TestVectors, unstored_vector
-from actconform.testdata.regimes import HALVED, row_inputs
+from actconform.testdata.regimes import HALVED, row_inputs, signed_powers
 from actconform.tolerance.limits import row_tolerance
 from actconform.types.dtypes import DTYPES
 from actconform.workers.protocol import Call, Job
@@ -55,47 +57,56 @@ def is_sampled(kernel: Kernel) -> bool:
 
 def sample_in_words(kernel: Kernel, aspect: Aspect) -> str:
     """Return what the sample of a kernel is. Raises Unsupported where there is none, with the reason."""
-    if aspect == "gradient":
-        raise Unsupported(f"{kernel.name} depends on more than one number: such kernels are swept in value alone")
+    if aspect == "gradient" and not kernel.differentiable:
+        raise Unsupported(f"{kernel.name} has no gradient, by declaration")
     if kernel.output_dtype == "int64":
         raise Unsupported(f"{kernel.name} gives indices, which have no error in ULP: actconform run compares them")
-    if kernel.axis != -1 or kernel.inputs not in {("x",), ("x", "slope")}:
+    if kernel.axis not in {-1, 1} or kernel.inputs not in {("x",), ("x", "slope")}:
         raise Unsupported(
-            f"{kernel.name} has no stated sample: one is made for rows of the last axis, and for x and slope"
+            f"{kernel.name} has no stated sample: one is made for rows of the last axis or of axis 1, and for x and slope"
         )
     try:
-        row_vectors(kernel, 63)
+        row_vectors(kernel, aspect, 63)
     except LookupError as error:
         raise Unsupported(f"{kernel.name}: {error.args[0]}") from error
     if _is_of_pairs(kernel):
         further = "zeros" if "slope" in kernel.inputs else "zeros and infinities"
         size = f"all pairs of {OF_BINADE} numbers of every binade with 1 of every binade, {further}"
     else:
-        size = f"{OF_BINADE} rows of 2, of 17 and of 256 numbers for every binade"
-    return f"{kernel.name} is swept at a sample, whatever the range: {size}"
+        beside = ", each beside half of another and its own negative" if kernel.axis == 1 else ""
+        size = f"{OF_BINADE} rows of 2, of 17 and of 256 numbers for every binade{beside}"
+    name = f"the gradient of {kernel.name}, of cotangents from 1/8 to 1," if aspect == "gradient" else kernel.name
+    return f"{name} is swept at a sample, whatever the range: {size}"
 
 
 def _is_of_pairs(kernel: Kernel) -> bool:
     return "slope" in kernel.inputs or (kernel.name in HALVED and kernel.name != "maxout")
 
 
-def row_vectors(kernel: Kernel, chunk: int) -> TestVectors:
+def row_vectors(kernel: Kernel, aspect: Aspect, chunk: int) -> TestVectors:
     """Return the calls of a chunk's sample with their truth and bounds.
 
     Of two numbers: each of 32 of both binades beside one of every binade, the zeros, and the infinities if that is no slope. Of rows: one of
     2, of 17 and of 256 numbers for each of these 64; the first number of a row is that, the others are that times fixed fractions of 1, in
-    every second row with changing signs.
+    every second row with changing signs. Along axis 1 half of another row and its own negative stand beside each. Cotangents are signed
+    powers of two from 1/8 to 1, the same in every chunk: no product of an input and one overflows.
     """
     first = np.concatenate(
         [part[np.linspace(0, part.size - 1, OF_BINADE).astype(np.int64)] for part in _both(chunk)]
     ).view(np.float32)
-    if _is_of_pairs(kernel):
-        calls = [_pairs(kernel, first)]
-    else:
-        calls = [row_inputs(kernel, _rows(first, length)) for length in ROW_LENGTHS]
+    cotangents = partial(_cotangents, kernel) if aspect == "gradient" else None
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        vectors = [unstored_vector(kernel, F32, _regime(call), call, None) for call in calls]
-    return TestVectors(row_tolerance(kernel, "value", F32), vectors)
+        if _is_of_pairs(kernel):
+            calls = [_pairs(kernel, aspect, first)]
+        else:
+            calls = [row_inputs(kernel, _rows(first, length)) for length in ROW_LENGTHS]
+        vectors = [unstored_vector(kernel, F32, _regime(call), call, cotangents) for call in calls]
+    return TestVectors(row_tolerance(kernel, aspect, F32), vectors)
+
+
+def _cotangents(kernel: Kernel, shape: tuple[int, ...]) -> F64:
+    drawn = signed_powers(f"{kernel.name}/sweep/{shape[1:]}", math.prod(shape)).astype(np.float64)
+    return drawn.reshape(shape) / 4.0
 
 
 def _regime(inputs: dict[str, F32Array]) -> str:
@@ -107,7 +118,7 @@ def _both(chunk: int) -> list[NDArray[np.uint32]]:
     return [patterns(binade, "sample") for binade in binades_of(chunk)]
 
 
-def _pairs(kernel: Kernel, first: F32Array) -> dict[str, F32Array]:
+def _pairs(kernel: Kernel, aspect: Aspect, first: F32Array) -> dict[str, F32Array]:
     binades = np.arange(BINADES, dtype=np.uint64)
     spread = (binades * MANTISSAS + (binades + 1) * GOLDEN % MANTISSAS).astype(np.uint32)
     second = np.concatenate([spread, np.array(SPECIAL, np.uint32)]).view(np.float32)
@@ -115,6 +126,8 @@ def _pairs(kernel: Kernel, first: F32Array) -> dict[str, F32Array]:
         second = second[np.isfinite(second)]
     x = np.repeat(first[:, None], second.size, axis=1)
     if "slope" in kernel.inputs:
+        if aspect == "gradient":  # one row: a slope's gradient is that of its pair, no sum over a batch
+            return {"x": x.reshape(1, -1), "slope": np.tile(second, first.size)}
         return {"x": x, "slope": second}
     return {"x": np.concatenate([x, np.repeat(second[None], first.size, axis=0)], axis=1)}
 
@@ -132,12 +145,14 @@ def swept_rows(
     worker: Worker, kernel: Kernel, case: Case, artifact: Artifact | None, chunk: int, timeout: float
 ) -> SweptChunk:
     """Return one chunk of a row kernel, whose program runs in the worker. Raises SweepError where it cannot be done."""
-    vectors = row_vectors(kernel, chunk)
+    vectors = row_vectors(kernel, case.aspect, chunk)
     outputs, seconds = answered_rows(worker, kernel, case, artifact, vectors, chunk, timeout)
-    (sample,) = joined(vectors, outputs).values()
+    # calls of a chunk are of one regime
+    samples = {tensor: sample for (_, tensor), sample in joined(vectors, outputs).items()}
+    sample = join(list(samples.values()))
     with np.errstate(all="ignore"):
         digest = hashlib.sha256(same_nans(sample.got).astype("<f4", copy=False).data).hexdigest()
-        statistics = _statistics(sample, vectors.tolerance, chunk)
+        statistics = _statistics(sample, vectors.tolerance, chunk, _findings(samples, vectors.tolerance))
     return SweptChunk(chunk=chunk, sha256=digest, statistics=statistics, seconds=seconds)
 
 
@@ -152,7 +167,7 @@ def answered_rows(
 ) -> tuple[list[Bundle], float]:
     """Return the outputs of the calls and the seconds of the worker. Raises SweepError where the program fails, or gives no such tensors."""
     line = subject_of(kernel)
-    calls = [Call(vector.regime, vector.inputs) for vector in vectors.vectors]
+    calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in vectors.vectors]
     job = Job(case, artifact, [line.call_for(call, artifact) for call in calls] if artifact else calls, repeated=())
     where = f"{case.id}, chunk {chunk}"
     try:
@@ -166,7 +181,7 @@ def answered_rows(
     return result.outputs, sum(result.timings.values())
 
 
-def _statistics(sample: Sample, tolerance: Tolerance, chunk: int) -> SweepStatistics:
+def _statistics(sample: Sample, tolerance: Tolerance, chunk: int, findings: tuple[Finding, ...]) -> SweepStatistics:
     got, truth = sample.got, sample.truth
     nearest = truth.astype(np.float32)
     right = (got == nearest) | (np.isnan(got) & np.isnan(nearest))
@@ -189,17 +204,18 @@ def _statistics(sample: Sample, tolerance: Tolerance, chunk: int) -> SweepStatis
         near_midway=unsure,
         undecided=unsure,
         flushed=CountedInputs.of(np.sort(bits[(got == 0) & (nearest != 0)])),
-        findings=_findings(sample, tolerance),
+        findings=findings,
     )
 
 
-def _findings(sample: Sample, tolerance: Tolerance) -> tuple[Finding, ...]:
-    """Return what breaks a limit, by the sign of the input beside each element."""
+def _findings(samples: dict[str, Sample], tolerance: Tolerance) -> tuple[Finding, ...]:
+    """Return what breaks a limit, by tensor and the sign of the input beside each element."""
     findings: list[Finding] = []
-    for sign in (False, True):
-        part = sample.part(np.flatnonzero(np.signbit(sample.x) == sign))
-        located = locate(part, tolerance, elementwise_errors(part, tolerance), REGIME, "y")
-        findings += [each.finding for each in located]
+    for tensor, sample in samples.items():
+        for sign in (False, True):
+            part = sample.part(np.flatnonzero(np.signbit(sample.x) == sign))
+            located = locate(part, tolerance, elementwise_errors(part, tolerance), REGIME, tensor)
+            findings += [each.finding for each in located]
     return joined_findings(findings)
 
 

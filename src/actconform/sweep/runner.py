@@ -6,11 +6,11 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from actconform.errors import SweepError, UsageError, WorkerError
 from actconform.sweep.journal import SweptChunk
-from actconform.sweep.row_sample import swept_rows
+from actconform.sweep.row_sample import is_sampled, swept_rows
 from actconform.workers.sweep_session import SweepJob
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ Done = TypeVar("Done")
 
 CHUNK_SECONDS = 600.0  # of a chunk at least: a slow kernel's on a busy machine
 WAKE_SECONDS = 0.5  # a Ctrl-C that comes just before a wait without end would not end it
+
+
+class SweptProgram(NamedTuple):
+    """What all chunks of a sweep have in common: the kernel, its case, the graph of a route that has one, and which inputs."""
+
+    kernel: Kernel
+    case: Case
+    artifact: Artifact | None
+    extent: Extent
 
 
 def started(workers: Sequence[Worker]) -> Handshake:
@@ -54,39 +63,20 @@ def started(workers: Sequence[Worker]) -> Handshake:
 
 
 def sweep_chunks(
-    case: Case,
-    artifact: Artifact | None,
-    extent: Extent,
+    program: SweptProgram,
     chunks: Iterable[int],
     workers: Sequence[Worker],
     deadline: float,
     on_chunk: Callable[[SweptChunk], None],
 ) -> None:
-    """Sweep chunks, each in the next free worker, and hand each that is done to `on_chunk` in the caller's thread.
+    """Sweep chunks of a program, or of its kernel's sample, each in the next free worker, and hand each that is done to `on_chunk` in the caller's thread.
 
     After `deadline`, as time.monotonic has it, no further chunk is begun. Raises SweepError where one cannot be done, after
     those that the other workers had begun are handed on. Where `on_chunk` raises, or the caller is interrupted, workers are closed.
     """
 
     def turn(worker: Worker) -> Callable[[int], SweptChunk]:
-        return lambda chunk: swept(worker, SweepJob(case, artifact, chunk, extent))
-
-    in_turns(chunks, [([worker], turn(worker)) for worker in workers], deadline, on_chunk)
-
-
-def sweep_sample(
-    kernel: Kernel,
-    case: Case,
-    artifact: Artifact | None,
-    chunks: Iterable[int],
-    workers: Sequence[Worker],
-    deadline: float,
-    on_chunk: Callable[[SweptChunk], None],
-) -> None:
-    """Sweep chunks of the sample of a kernel of rows or of two inputs; all else is as in `sweep_chunks`."""
-
-    def turn(worker: Worker) -> Callable[[int], SweptChunk]:
-        return lambda chunk: swept_rows(worker, kernel, case, artifact, chunk, CHUNK_SECONDS)
+        return lambda chunk: swept(worker, program, chunk)
 
     in_turns(chunks, [([worker], turn(worker)) for worker in workers], deadline, on_chunk)
 
@@ -156,11 +146,14 @@ class _Turns(Generic[Done]):
                 yield item
 
 
-def swept(worker: Worker, job: SweepJob) -> SweptChunk:
-    """Return one chunk, swept in the worker. Raises SweepError where it cannot be done."""
-    result = answered(worker, job)
+def swept(worker: Worker, program: SweptProgram, chunk: int) -> SweptChunk:
+    """Return one chunk, swept in the worker; that of a sample is compared here. Raises SweepError where it cannot be done."""
+    kernel, case, artifact, extent = program
+    if is_sampled(kernel):
+        return swept_rows(worker, kernel, case, artifact, chunk, CHUNK_SECONDS)
+    result = answered(worker, SweepJob(case, artifact, chunk, extent))
     assert result.statistics is not None  # a chunk that did not fail has them
-    return SweptChunk(chunk=job.chunk, sha256=result.sha256, statistics=result.statistics, seconds=result.seconds)
+    return SweptChunk(chunk=chunk, sha256=result.sha256, statistics=result.statistics, seconds=result.seconds)
 
 
 def answered(worker: Worker, job: SweepJob) -> SweepResult:

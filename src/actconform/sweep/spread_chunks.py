@@ -11,7 +11,6 @@ from actconform.cluster.tasks import LineFacts, open_line, start_line
 from actconform.errors import SweepError, UsageError
 from actconform.run.scheduler import Line
 from actconform.sweep.runner import swept
-from actconform.workers.sweep_session import SweepJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from distributed import Future
 
     from actconform.cluster.connection import Cluster
-    from actconform.exhaustive.patterns import Extent
     from actconform.sweep.journal import SweptChunk
-    from actconform.types import Artifact, Case
+    from actconform.sweep.runner import SweptProgram
+    from actconform.types import Case
     from actconform.workers.protocol import Handshake
 
 
@@ -45,10 +44,8 @@ class SpreadSweep:
 
     def sweep_chunks(
         self,
-        case: Case,
+        program: SweptProgram,
         backend: str,
-        artifact: Artifact | None,
-        extent: Extent,
         chunks: Iterable[int],
         deadline: float,
         on_chunk: Callable[[SweptChunk], None],
@@ -57,20 +54,14 @@ class SpreadSweep:
 
         Raises UsageError where a worker has other facts than the one that started the backend, or the scheduler is gone.
         """
-        job: dict[str, Any] = {
-            "run": self._run,
-            "backend": backend,
-            "case": case,
-            "artifact": artifact,
-            "extent": extent,
-        }
+        job: dict[str, Any] = {"run": self._run, "backend": backend, "program": program}
         job["deadline"] = time.time() + deadline - time.monotonic()  # by a clock that other machines have too
         futures = self._cluster.client.map(
             swept_on_worker, list(chunks), **job, resources=self._resources(backend), pure=False
         )
         try:
             for future in as_completed(futures, loop=self._cluster.client.loop):
-                self._take(future, case, backend, on_chunk)
+                self._take(future, program.case, backend, on_chunk)
         finally:
             for future in futures:
                 future.release()
@@ -91,11 +82,11 @@ class SpreadSweep:
 
 
 def swept_on_worker(
-    chunk: int, *, run: str, backend: str, case: Case, artifact: Artifact | None, extent: Extent, deadline: float
+    chunk: int, *, run: str, backend: str, program: SweptProgram, deadline: float
 ) -> tuple[SweptChunk | None, LineFacts]:
     """Sweep a chunk on this worker and return it with what it depends on; None after the `deadline`, as time.time has it."""
     with open_line(run, backend) as line:
         if time.time() >= deadline:
             return None, {}
         line.start()
-        return swept(line.worker, SweepJob(case, artifact, chunk, extent)), line.facts()
+        return swept(line.worker, program, chunk), line.facts()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SWEEP_PAGE = "index.html"
 SHARED = ("elements.js", "svg.js", "theme.js")
 SCRIPTS = ("sweep_maps.js", "sweep_start.js")  # in the order of their use
+OF_INPUT = ("y", "d_x")  # the tensors that most kernels have alone: only others are named
 SPECIAL = 0xFF  # the exponent of infinities and NaN, which have no error
 
 
@@ -62,7 +63,7 @@ def _row(row: SweepRow) -> dict[str, Any]:
         "flushed": counted.flushed.count,
         "findings": [
             [
-                finding.class_,
+                finding.class_ if finding.tensor in OF_INPUT else f"{finding.class_} ({finding.tensor})",
                 finding.count,
                 *finding.interval,
                 finding.worst.input_hex if finding.worst else "",
