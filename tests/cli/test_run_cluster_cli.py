@@ -8,7 +8,7 @@ from typing import Any
 
 from local_cluster import started
 
-from actconform.sweep.journal import read_sweep
+from actconform.sweep.journal import read_sweeps
 
 CASE = "relu/value/f32/authored+ort-cpu"
 
@@ -47,13 +47,18 @@ def test_a_sweep_refuses_workers_of_its_own_beside_a_cluster(cli):
     assert "--cluster and --workers: the cluster has its own workers" in said.err
 
 
-def test_a_sweep_is_that_of_this_machine(cli):
-    options = ("relu", "--route", "authored+ort-cpu", "--range", "sample")
+def test_a_sweep_and_its_bits_are_those_of_this_machine(cli):
+    options = ("tanh", "--route", "authored+ort-cpu", "--route", "authored+onnx-reference", "--range", "sample")
     with started(n_workers=1, processes=False) as cluster:
         spread = cli("sweep", *options, "--out", "spread", "--cluster", cluster.scheduler_address)
     local = cli("sweep", *options, "--out", "local")
     assert (spread.code, local.code) == (0, 0), spread.err
-    journals = [next(Path(folder).glob("*.sweep.jsonl")) for folder in ("spread", "local")]
-    heads, chunks = zip(*((sweep.identity, sweep.chunks) for sweep in map(read_sweep, journals)), strict=True)
-    assert heads[0] == heads[1]
-    assert [chunks[0][number].sha256 for number in range(256)] == [chunks[1][number].sha256 for number in range(256)]
+    sweeps = [read_sweeps(Path(folder)) for folder in ("spread", "local")]
+    for there, here in zip(*sweeps, strict=True):
+        assert there.identity == here.identity
+        assert [there.chunks[number].sha256 for number in range(256)] == [
+            here.chunks[number].sha256 for number in range(256)
+        ]
+    assert Path("spread", "bits.csv").read_bytes() == Path("local", "bits.csv").read_bytes()
+    assert "not counted" not in spread.out
+    assert " differ on " in spread.out

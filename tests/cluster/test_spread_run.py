@@ -18,7 +18,7 @@ from actconform.cluster.spread_run import run_on_cluster
 from actconform.errors import UsageError
 from actconform.plugin.loader import GROUP, load_plugins
 from actconform.run.recorder import Recorder
-from actconform.run.scheduler import Line, Plan, run
+from actconform.run.scheduler import Plan, run
 from actconform.run.select import all_cases
 from actconform.settings import Config
 from actconform.testdata.golden.store import golden_dir, read_manifest
@@ -180,24 +180,23 @@ async def offer(resources: dict[str, float], dask_worker: Any) -> None:
 
 
 def test_backends_that_no_worker_offers_together_are_refused(threads: LocalCluster, plan: Plan) -> None:
-    line = Line("ort-cpu", "torch", [])
     with threads.get_client() as client:
         for worker, backend in zip(client.run(os.getpid), ("ort-cpu", "torch"), strict=True):
             client.run(offer, {backend: 1}, workers=[worker])
     with Cluster(threads.scheduler_address) as cluster:
-        assert cluster.resources(Line("ort-cpu", "", [])) == {"ort-cpu": 1.0}
-        assert cluster.resources(Line("keras", "", [])) == {}
+        assert cluster.resources("ort-cpu", "ort-cpu") == {"ort-cpu": 1.0}
+        assert cluster.resources("keras", "keras") == {}
         with pytest.raises(
             UsageError, match=r'no worker offers ort-cpu and torch together.*--resources "ort-cpu=1 torch=1"'
         ):
-            cluster.resources(line)
+            cluster.resources("torch+ort-cpu", "ort-cpu", "torch")
 
 
 def test_unlike_machines_are_refused_for_one_backend(threads: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     processors = iter(("Xeon", "Xeon", "Xeon", "EPYC"))
     monkeypatch.setattr("actconform.cluster.installation.cpu_name", lambda: next(processors, "Xeon"))
     with Cluster(threads.scheduler_address) as cluster, pytest.raises(UsageError) as refused:
-        cluster.resources(Line("torch", "", []))
+        cluster.resources("torch", "torch")
     assert "cpu EPYC" in str(refused.value)
     assert "cpu Xeon" in str(refused.value)
     assert '--resources "torch=1"' in str(refused.value)

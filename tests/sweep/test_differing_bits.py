@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from actconform.errors import SweepError, UsageError
 from actconform.exhaustive.patterns import binades_of, patterns
 from actconform.exhaustive.statistics import CountedInputs, SweepStatistics
-from actconform.sweep.differing_bits import BitsComparison, SweptRoute, read_compared
+from actconform.sweep.differing_bits import BitsComparison, SweptRoute, compare_chunks, read_compared
 from actconform.sweep.journal import Sweep, SweepIdentity, SweptChunk
 from actconform.sweep.summary import same_bits
 from actconform.types import Case
@@ -30,8 +31,6 @@ def outputs(chunk, changed):
 
 
 class FakeWorker:
-    backend = "fake"
-
     def __init__(self, changed):
         self.changed, self.asked, self.closed = changed, [], False
 
@@ -43,6 +42,13 @@ class FakeWorker:
 
     def close(self):
         self.closed = True
+
+
+class Route(NamedTuple):
+    """A route that was swept, on a backend of its name, with that backend's workers."""
+
+    swept: SweptRoute
+    workers: list[FakeWorker]
 
 
 def swept(route, changed, workers=1):
@@ -63,18 +69,32 @@ def swept(route, changed, workers=1):
         )
         for number in CHUNKS
     }
-    return SweptRoute(Sweep(identity=identity, chunks=chunks), None, [FakeWorker(changed) for _ in range(workers)])
+    sweep = Sweep(identity=identity, chunks=chunks)
+    return Route(SweptRoute(sweep, None, route), [FakeWorker(changed) for _ in range(workers)])
 
 
-def compare(folder, *routes, resume=False, deadline=NEVER):
+def compare(folder, *routes, resume=False, deadline=NEVER, then=lambda: None):
+    """Return the chunks that were compared."""
     done = []
-    with BitsComparison(routes, folder, resume=resume) as comparison:
-        comparison.compare(deadline, done.append)
+
+    def keep(compared):
+        comparison.keep(compared)
+        done.append(compared[0][1].chunk)
+        then()
+
+    places = range(len(routes[0].workers))
+    teams = [{route.swept.backend: route.workers[place] for route in routes} for place in places]
+    with BitsComparison((route.swept for route in routes), folder, resume=resume) as comparison:
+        compare_chunks(comparison.chunks(comparison.pairs), teams, deadline, keep)
     return done
 
 
+def pairs_of(folder, routes):
+    return same_bits([route.swept.sweep for route in routes], read_compared(folder))
+
+
 def summary(folder, *routes):
-    return [str(pair) for pair in same_bits([route.sweep for route in routes], read_compared(folder))]
+    return [str(pair) for pair in pairs_of(folder, routes)]
 
 
 def pattern(chunk, place):
@@ -85,10 +105,7 @@ def test_inputs_that_differ_are_counted_for_every_two_routes_and_each_program_co
     routes = swept("c", ()), swept("a", (3, 7)), swept("b", (7,)), swept("d", ())
     assert compare(tmp_path, *routes) == [63, 62]
     assert [route.workers[0].asked for route in routes] == [[63, 62]] * 4
-    pairs = {
-        (p.first.case.route, p.second.case.route): p
-        for p in same_bits([r.sweep for r in routes], read_compared(tmp_path))
-    }
+    pairs = {(pair.first.case.route, pair.second.case.route): pair for pair in pairs_of(tmp_path, routes)}
     counts = {routes: pair.differing.count for routes, pair in pairs.items()}
     assert counts == {("a", "b"): 2, ("a", "c"): 4, ("a", "d"): 4, ("b", "c"): 2, ("b", "d"): 2, ("c", "d"): 0}
     assert pairs["a", "b"].differing == CountedInputs(2, pattern(62, 3), pattern(63, 3))
@@ -137,14 +154,14 @@ def test_a_program_that_gives_other_bits_than_in_the_sweep_is_no_count(tmp_path)
     assert summary(tmp_path, wavering, swept("b", ()))[0].endswith("not counted: the inputs of 2 of 2 unequal chunks")
 
 
-def test_a_full_disk_closes_the_workers(tmp_path, monkeypatch):
+def test_a_full_disk_closes_the_workers(tmp_path):
     routes = swept("a", (3,)), swept("b", ())
 
-    def full(chunk):
+    def full():
         raise OSError(28, "No space left on device")
 
-    with BitsComparison(routes, tmp_path, resume=False) as comparison, pytest.raises(OSError, match="No space"):
-        comparison.compare(NEVER, full)
+    with pytest.raises(OSError, match="No space"):
+        compare(tmp_path, *routes, then=full)
     assert all(route.workers[0].closed for route in routes)
 
 

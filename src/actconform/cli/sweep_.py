@@ -24,7 +24,7 @@ from actconform.report.terminal.console import open_console, plain
 from actconform.run.scheduler import facts_of
 from actconform.say import say
 from actconform.settings import read_config
-from actconform.sweep.differing_bits import BitsComparison, SweptRoute, read_compared
+from actconform.sweep.differing_bits import BitsComparison, SweptRoute, compare_chunks, read_compared
 from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, definition_of, read_sweeps
 from actconform.sweep.known_causes import Explanations
 from actconform.sweep.plan import inputs_of_sweep, sweep_plan, swept_graph
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
+    from actconform.sweep.differing_bits import Compared
     from actconform.sweep.journal import SweptChunk
     from actconform.sweep.spread_chunks import SpreadSweep
     from actconform.types import Artifact, Case
@@ -64,6 +65,7 @@ class _Running(msgspec.Struct, kw_only=True):
     sweeps: list[Sweep] = []
     graphs: dict[Case, Artifact | None] = {}
     refused: list[str] = []
+    uncompared: list[str] = []
     spread: SpreadSweep | None = None
     ending: str = ""
     failed: bool = False
@@ -141,12 +143,11 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
                 _sweep(running, case, progress)
                 if running.ending:
                     break
-        if running.spread is None:
-            _compare_bits(running, console)
+        _compare_bits(running, console)
     sweep_table(console, running.sweeps)
     if running.sweeps:
         _write_report(request.out, console)
-    for words in plan.notes(running.refused):
+    for words in (*plan.notes(running.refused), *running.uncompared):
         console.print(plain(words), style="dim", soft_wrap=True)
     if not running.sweeps and running.refused:
         raise UsageError("nothing was swept:\n" + "\n".join(running.refused))
@@ -223,8 +224,8 @@ def _compare_bits(running: _Running, console: Console) -> None:
         case = sweep.identity.case
         if is_sampled(running.catalog.kernels[case.subject]):
             continue
-        workers = _workers(running, running.catalog.worker(case))
-        swept.setdefault((case.subject, case.aspect), []).append(SweptRoute(sweep, running.graphs[case], workers))
+        route = SweptRoute(sweep, running.graphs[case], running.catalog.worker(case))
+        swept.setdefault((case.subject, case.aspect), []).append(route)
     for routes in swept.values():
         if not running.ending:
             with BitsComparison(routes, running.request.out, resume=running.request.resume) as comparison:
@@ -232,10 +233,26 @@ def _compare_bits(running: _Running, console: Console) -> None:
 
 
 def _compare_routes(running: _Running, comparison: BitsComparison, console: Console) -> None:
-    rest = {chunk: swept_inputs(chunk, running.request.extent) for chunk in comparison.chunks}
-    with SweepProgress(sum(rest.values()), console, "compare") as progress:
+    chunks, spread = comparison.chunks(comparison.pairs), running.spread
+    if not chunks:
+        return
+    if spread:
+        chunks, uncompared = spread.comparable(comparison)
+        running.uncompared += uncompared
+    rest, extent = len(chunks), running.request.extent
+    with SweepProgress(sum(swept_inputs(chunk.chunk, extent) for chunk in chunks), console, "compare") as progress:
+
+        def keep(compared: Compared) -> None:
+            nonlocal rest
+            comparison.keep(compared)
+            rest -= 1
+            progress.advance(swept_inputs(compared[0][1].chunk, extent), comparison.name)
+
         try:
-            comparison.compare(running.deadline, lambda chunk: progress.advance(rest.pop(chunk), comparison.name))
+            if spread:
+                spread.compare_chunks(comparison.name, chunks, running.deadline, keep)
+            else:
+                compare_chunks(chunks, _teams(running, comparison), running.deadline, keep)
         except KeyboardInterrupt:
             running.ending = "interrupted"
         except SweepError as error:
@@ -244,6 +261,15 @@ def _compare_routes(running: _Running, comparison: BitsComparison, console: Cons
         else:
             if rest:
                 running.ending = f"the budget of {running.request.budget} is used up"
+
+
+def _teams(running: _Running, comparison: BitsComparison) -> list[dict[str, Worker]]:
+    """Return the workers that compare on this machine, each team with one of each backend."""
+    workers = {backend: _workers(running, backend) for backend in comparison.backends(comparison.pairs)}
+    return [
+        {backend: of_backend[place] for backend, of_backend in workers.items()}
+        for place in range(running.request.workers)
+    ]
 
 
 def _sweep_chunks(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from actconform.run.scheduler import Line
-
 ANSWER_SECONDS = 10.0
 HERE = "this process"
 
@@ -56,21 +54,21 @@ class Cluster:
             self.close()
             raise
 
-    def resources(self, line: Line) -> dict[str, float]:
-        """Return the resources that a line's cases need: its backends as far as any worker offers them by name.
+    def resources(self, name: str, *backends: str) -> dict[str, float]:
+        """Return the resources of what needs these backends on one worker: their names, as far as any worker offers them. `name` is for messages.
 
         Raises UsageError where no worker offers them together, and where the workers that do are machines of different kinds.
         """
         offered = set().union(*self._resources.values())
-        needed = {name for name in (line.backend, line.source) if name in offered}
+        needed = offered.intersection(backends)
         able = [worker for worker in self._installations if needed <= self._resources.get(worker, set())]
         if not able:
             both = " and ".join(sorted(needed))
             raise self._refused(
-                f"no worker offers {both} together, as the routes of {line.name} need: start one with "
-                f'--resources "{" ".join(f"{name}=1" for name in sorted(needed))}"'
+                f"no worker offers {both} together, as {name} needs: start one with "
+                f'--resources "{" ".join(f"{each}=1" for each in sorted(needed))}"'
             )
-        self._refuse_unlike(line, able)
+        self._refuse_unlike(name, backends[0], able)
         return dict.fromkeys(sorted(needed), 1.0)
 
     def threads(self, *, wait: bool) -> dict[str, int]:
@@ -84,12 +82,12 @@ class Cluster:
         return threads
 
     def refuse_other_facts(
-        self, line: Line, facts: Mapping[str, dict[str, str]], first: Mapping[str, dict[str, str]]
+        self, name: str, facts: Mapping[str, dict[str, str]], first: Mapping[str, dict[str, str]]
     ) -> None:
-        """Raise UsageError where a worker has other facts of a line than the one that started it."""
+        """Raise UsageError where a worker has other facts of backends than those that started them first. `name` is for messages."""
         for backend, now in facts.items():
             if unlike := named_difference(f"one worker of {backend}", now, "the first", first.get(backend, {})):
-                raise self._unlike(line, unlike)
+                raise self._unlike(name, backend, unlike)
 
     def close(self) -> None:
         """End the connection; the cluster goes on."""
@@ -131,17 +129,17 @@ class Cluster:
             raise self._refused(f"{unequal}: install the same on both")
         return there
 
-    def _refuse_unlike(self, line: Line, workers: Iterable[str]) -> None:
+    def _refuse_unlike(self, name: str, backend: str, workers: Iterable[str]) -> None:
         first, *others = workers
         for worker in others:
             machines = self._installations[worker].machine, self._installations[first].machine
             if unlike := named_difference(f"the worker {worker}", machines[0], f"the worker {first}", machines[1]):
-                raise self._unlike(line, unlike)
+                raise self._unlike(name, backend, unlike)
 
-    def _unlike(self, line: Line, unlike: str) -> UsageError:
+    def _unlike(self, name: str, backend: str, unlike: str) -> UsageError:
         return self._refused(
-            f"results of {line.name} would depend on who computed them: {unlike}; start the workers of one kind of machine "
-            f'with --resources "{line.backend}=1", and only they get these cases'
+            f"results of {name} would depend on who computed them: {unlike}; start the workers of one kind of machine "
+            f'with --resources "{backend}=1", and only they get these cases'
         )
 
     def _refused(self, reason: str) -> UsageError:

@@ -38,7 +38,7 @@ def run_on_cluster(
     scheduler is gone, and where two workers have different facts of one backend: what came until then was handed to `on_result`.
     """
     lines = lines_of(plan)
-    resources = {line.name: cluster.resources(line) for line in lines}
+    resources = {line.name: cluster.resources(line.name, line.backend, line.source) for line in lines}
     with opened_on(cluster, plan.config, plan.register, plan.plugins) as name:
         spread = _SpreadRun(cluster, name, plan, on_start, on_result)
         try:
@@ -132,7 +132,7 @@ class _SpreadRun:
         results: list[Result]
         results, facts = outcome
         line = task.line.line
-        self._cluster.refuse_other_facts(line, facts, self._facts[line.name])
+        self._cluster.refuse_other_facts(line.name, facts, self._facts[line.name])
         task.line.ran(len(results), sum(result.seconds for result in results))
         return results
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from itertools import chain, combinations
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -18,7 +18,7 @@ from actconform.types import Case  # noqa: TC001  likewise
 from actconform.workers.sweep_session import SweepJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -41,6 +41,12 @@ class RoutePair(msgspec.Struct, frozen=True):
     extent: Extent
 
     @property
+    def name(self) -> str:
+        """Both routes and what is computed."""
+        first = self.first
+        return f"{first.subject}/{first.aspect} of {first.route} and {self.second.route}"
+
+    @property
     def file_name(self) -> str:
         """The journal's name."""
         first, second = self.first, self.second
@@ -53,6 +59,9 @@ class ComparedChunk(msgspec.Struct, frozen=True):
     chunk: int
     sha256: tuple[str, str]
     differing: CountedInputs
+
+
+Compared: TypeAlias = list[tuple[RoutePair, ComparedChunk]]
 
 
 class _Head(msgspec.Struct):
@@ -100,16 +109,62 @@ def read_compared(folder: Path) -> dict[RoutePair, list[ComparedChunk]]:
 
 
 class SweptRoute(NamedTuple):
-    """A sweep that is done, at least in part, with what computes it: the graph of its route, and its workers."""
+    """A sweep that is done, at least in part, with what computes it: the graph of its route, and its backend."""
 
     sweep: Sweep
     artifact: Artifact | None
-    workers: Sequence[Worker]
+    backend: str
+
+
+class SweptOutputs(msgspec.Struct, frozen=True):
+    """What computes a chunk's outputs on a route, and the SHA-256 that they had in the sweep."""
+
+    backend: str
+    artifact: Artifact | None
+    sha256: str
+
+
+class UnequalChunk(msgspec.Struct, frozen=True):
+    """A chunk in which the outputs of pairs of routes differ, with each case of these; it can be compared wherever its backends are."""
+
+    chunk: int
+    pairs: list[RoutePair]
+    outputs: dict[Case, SweptOutputs]
 
     @property
-    def case(self) -> Case:
-        """Its case."""
-        return self.sweep.identity.case
+    def backends(self) -> set[str]:
+        """The backends that compute it."""
+        return {swept.backend for swept in self.outputs.values()}
+
+    def compared(self, workers: Mapping[str, Worker]) -> Compared:
+        """Return every pair's count. Each case is computed once, by the worker of its backend.
+
+        Raises SweepError where one fails, or gives other bits than in the sweep.
+        """
+        extent = self.pairs[0].extent
+        arrays = {case: self._computed(case, extent, workers[swept.backend]) for case, swept in self.outputs.items()}
+        return [
+            (
+                pair,
+                ComparedChunk(
+                    self.chunk,
+                    (self.outputs[pair.first].sha256, self.outputs[pair.second].sha256),
+                    differing_inputs(self.chunk, extent, arrays[pair.first], arrays[pair.second]),
+                ),
+            )
+            for pair in self.pairs
+        ]
+
+    def _computed(self, case: Case, extent: Extent, worker: Worker) -> NDArray[np.float32]:
+        swept = self.outputs[case]
+        result = answered(worker, SweepJob(case, swept.artifact, self.chunk, extent, outputs=True))
+        if result.sha256 != swept.sha256:
+            raise SweepError(
+                f"{case.id}, chunk {self.chunk}: the same inputs gave other bits than in the sweep; "
+                "sweep it without --resume, and where that happens again, the program is not deterministic"
+            )
+        (array,) = result.outputs.values()
+        return array
 
 
 class BitsComparison:
@@ -119,20 +174,21 @@ class BitsComparison:
     """
 
     def __init__(self, routes: Iterable[SweptRoute], folder: Path, *, resume: bool) -> None:
-        self._routes = sorted(routes, key=lambda route: route.sweep.identity.file_name)  # as the report has them
-        self._journals: dict[tuple[int, int], BitsJournal] = {}
-        self._waiting: dict[int, list[tuple[int, int]]] = {}
+        self._journals: dict[RoutePair, BitsJournal] = {}
+        self._waiting: dict[int, list[RoutePair]] = {}
+        ordered = sorted(routes, key=lambda route: route.sweep.identity.file_name)  # as the report has them
+        self._routes = {route.sweep.identity.case: route for route in ordered}
         with ExitStack() as stack:
-            for pair in combinations(range(len(self._routes)), 2):
-                if unequal := self._unequal(pair):
-                    first, second = (self._routes[place] for place in pair)
-                    compared = RoutePair(first.case, second.case, first.sweep.identity.extent)
-                    keep = resume and (folder / compared.file_name).exists()
-                    journal = stack.enter_context(BitsJournal(folder, compared, resume=keep))
+            for first, second in combinations(ordered, 2):
+                if unequal := _unequal(first.sweep, second.sweep):
+                    identity = first.sweep.identity
+                    pair = RoutePair(identity.case, second.sweep.identity.case, identity.extent)
+                    keep = resume and (folder / pair.file_name).exists()
+                    journal = stack.enter_context(BitsJournal(folder, pair, resume=keep))
                     self._journals[pair] = journal
                     before = {(chunk.chunk, chunk.sha256) for chunk in journal.earlier}
-                    for chunk in unequal:
-                        if (chunk, self._digests(pair, chunk)) not in before:
+                    for chunk, digests in unequal:
+                        if (chunk, digests) not in before:
                             self._waiting.setdefault(chunk, []).append(pair)
             self._open = stack.pop_all()
 
@@ -144,67 +200,58 @@ class BitsComparison:
     ) -> None:
         self._open.close()
 
-    def _unequal(self, pair: tuple[int, int]) -> list[int]:
-        """Return the chunks whose digests differ, those near |x| = 1 first."""
-        both = set.intersection(*(set(self._routes[place].sweep.chunks) for place in pair))
-        return [chunk for chunk in chunk_order() if chunk in both and len(set(self._digests(pair, chunk))) == 2]
-
     @property
     def name(self) -> str:
         """The kernel and aspect."""
-        case = self._routes[0].case
+        case = next(iter(self._routes))
         return f"{case.subject}/{case.aspect}"
 
     @property
-    def chunks(self) -> list[int]:
-        """The chunks to be compared, in their order."""
-        return [chunk for chunk in chunk_order() if chunk in self._waiting]
+    def pairs(self) -> list[RoutePair]:
+        """The pairs of which a chunk is to be compared."""
+        return [pair for pair in self._journals if any(pair in pairs for pairs in self._waiting.values())]
 
-    def compare(self, deadline: float, on_chunk: Callable[[int], None]) -> None:
-        """Compare the chunks and say which is done; all else is as in `sweep_chunks`.
+    def backends(self, pairs: Iterable[RoutePair]) -> set[str]:
+        """Return the backends that compute the routes of pairs."""
+        return {self._routes[case].backend for pair in pairs for case in (pair.first, pair.second)}
 
-        A program computes a chunk once, whatever it is compared with. Raises SweepError where one fails, or gives other bits than in the sweep.
-        """
-        teams = list(zip(*(route.workers for route in self._routes), strict=True))
+    def chunks(self, pairs: Collection[RoutePair]) -> list[UnequalChunk]:
+        """Return the chunks in which these pairs are to be compared, those near |x| = 1 first."""
+        waiting = [(chunk, [pair for pair in self._waiting.get(chunk, ()) if pair in pairs]) for chunk in chunk_order()]
+        return [UnequalChunk(chunk, these, self._outputs(chunk, these)) for chunk, these in waiting if these]
 
-        def keep(compared: list[tuple[tuple[int, int], ComparedChunk]]) -> None:
-            for pair, chunk in compared:
-                self._journals[pair].add(chunk)
-            on_chunk(compared[0][1].chunk)
+    def _outputs(self, chunk: int, pairs: Iterable[RoutePair]) -> dict[Case, SweptOutputs]:
+        cases = {case for pair in pairs for case in (pair.first, pair.second)}
+        return {
+            case: SweptOutputs(route.backend, route.artifact, route.sweep.chunks[chunk].sha256)
+            for case, route in self._routes.items()
+            if case in cases
+        }
 
-        in_turns(self.chunks, [(team, self._turn(team)) for team in teams], deadline, keep)
+    def keep(self, compared: Compared) -> None:
+        """Append what is compared to the journals. Raises OSError."""
+        for pair, chunk in compared:
+            self._journals[pair].add(chunk)
 
-    def _turn(self, workers: Sequence[Worker]) -> Callable[[int], list[tuple[tuple[int, int], ComparedChunk]]]:
-        def compared(chunk: int) -> list[tuple[tuple[int, int], ComparedChunk]]:
-            pairs = self._waiting[chunk]
-            outputs = {place: self._outputs(place, chunk, workers[place]) for place in sorted(set(chain(*pairs)))}
-            extent = self._routes[0].sweep.identity.extent
-            return [
-                (
-                    pair,
-                    ComparedChunk(
-                        chunk,
-                        self._digests(pair, chunk),
-                        differing_inputs(chunk, extent, *(outputs[place] for place in pair)),
-                    ),
-                )
-                for pair in pairs
-            ]
 
-        return compared
+def _unequal(first: Sweep, second: Sweep) -> list[tuple[int, tuple[str, str]]]:
+    """Return the chunks whose digests differ, with these."""
+    digests = {
+        chunk: (first.chunks[chunk].sha256, second.chunks[chunk].sha256)
+        for chunk in first.chunks.keys() & second.chunks.keys()
+    }
+    return [(chunk, both) for chunk, both in digests.items() if both[0] != both[1]]
 
-    def _outputs(self, place: int, chunk: int, worker: Worker) -> NDArray[np.float32]:
-        route = self._routes[place]
-        job = SweepJob(route.case, route.artifact, chunk, route.sweep.identity.extent, outputs=True)
-        result = answered(worker, job)
-        if result.sha256 != route.sweep.chunks[chunk].sha256:
-            raise SweepError(
-                f"{route.case.id}, chunk {chunk}: the same inputs gave other bits than in the sweep; "
-                "sweep it without --resume, and where that happens again, the program is not deterministic"
-            )
-        (outputs,) = result.outputs.values()
-        return outputs
 
-    def _digests(self, pair: tuple[int, int], chunk: int) -> tuple[str, str]:
-        first, second = (self._routes[place].sweep.chunks[chunk].sha256 for place in pair)
-        return first, second
+def compare_chunks(
+    chunks: Sequence[UnequalChunk],
+    teams: Sequence[Mapping[str, Worker]],
+    deadline: float,
+    on_compared: Callable[[Compared], None],
+) -> None:
+    """Compare chunks, each in the next free team, which has a worker of each backend; all else is as in `sweep_chunks`."""
+
+    def turn(team: Mapping[str, Worker]) -> Callable[[UnequalChunk], Compared]:
+        return lambda chunk: chunk.compared(team)
+
+    in_turns(chunks, [(list(team.values()), turn(team)) for team in teams], deadline, on_compared)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Handshake
     from actconform.workers.sweep_session import SweepResult
 
+Todo = TypeVar("Todo")
 Done = TypeVar("Done")
 
 CHUNK_SECONDS = 600.0  # of a chunk at least: a slow kernel's on a busy machine
@@ -82,13 +83,13 @@ def sweep_chunks(
 
 
 def in_turns(
-    chunks: Iterable[int],
-    turns: Sequence[tuple[Sequence[Worker], Callable[[int], Done]]],
+    chunks: Iterable[Todo],
+    turns: Sequence[tuple[Sequence[Worker], Callable[[Todo], Done]]],
     deadline: float,
     on_done: Callable[[Done], None],
 ) -> None:
     """Give each chunk to the next free of `turns`, which computes with workers of its own; all else is as in `sweep_chunks`."""
-    waiting: _Turns[Done] = _Turns(deque(chunks), deadline)
+    waiting: _Turns[Todo, Done] = _Turns(deque(chunks), deadline)
     for _, turn in turns:
         threading.Thread(target=waiting.take, args=(turn,), daemon=True).start()
     failures = []
@@ -108,14 +109,14 @@ def in_turns(
         raise failures[0]
 
 
-class _Turns(Generic[Done]):
+class _Turns(Generic[Todo, Done]):
     """The chunks that wait, until when one may begin, and what is done."""
 
-    def __init__(self, chunks: deque[int], deadline: float) -> None:
+    def __init__(self, chunks: deque[Todo], deadline: float) -> None:
         self.chunks, self._deadline = chunks, deadline
         self._done: queue.Queue[Done | SweepError | None] = queue.Queue()
 
-    def take(self, turn: Callable[[int], Done]) -> None:
+    def take(self, turn: Callable[[Todo], Done]) -> None:
         """Do one waiting chunk after the other; at the end None is done."""
         try:
             while time.monotonic() < self._deadline and (chunk := self._next()) is not None:
@@ -126,7 +127,7 @@ class _Turns(Generic[Done]):
         finally:
             self._done.put(None)
 
-    def _next(self) -> int | None:
+    def _next(self) -> Todo | None:
         """Take a waiting chunk; None where none is left, as another worker may have taken the last one just now."""
         try:
             return self.chunks.popleft()
