@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -52,6 +53,17 @@ def test_bf16_bits_survive_the_round_trip() -> None:
     numbers = ~np.isnan(x.astype(np.float32))
     np.testing.assert_array_equal(y.view(np.uint16)[numbers], bits[numbers])
     assert np.isnan(y[~numbers].astype(np.float32)).all()
+
+
+def test_threads_that_call_at_once_do_not_hinder_each_other() -> None:
+    program = OpenVino().load(author(KERNELS["relu"], "f32"), "f32")
+    arrays = [np.full(1 << 18, value, np.float32) for value in range(4)]
+
+    def called(x: np.ndarray) -> bool:
+        return all(np.array_equal(program.forward({"x": x})["y"], x) for _ in range(50))
+
+    with ThreadPoolExecutor(len(arrays)) as pool:
+        assert all(pool.map(called, arrays))
 
 
 def test_what_comes_back_stays_and_strided_frozen_arrays_are_taken() -> None:

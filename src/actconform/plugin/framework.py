@@ -8,6 +8,7 @@ A framework plugin registers its table of implementations once, and any other pl
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from actconform.types.model import Model
 
 Builder = TypeVar("Builder")
+Made = TypeVar("Made")
 
 
 class Native(NamedTuple):
@@ -166,6 +168,19 @@ def thread_count() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"ACTCONFORM_THREADS is {text!r}: give the number of threads, 1 or more")
     return int(text)
+
+
+def per_thread(make: Callable[[], Made]) -> Callable[[], Made]:
+    """Return a function that gives each thread what `make` made for it: for objects of a library that serve one thread at a time."""
+    own = threading.local()
+
+    def of_this_thread() -> Made:
+        if not hasattr(own, "made"):
+            own.made = make()
+        made: Made = own.made
+        return made
+
+    return of_this_thread
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import onnx.parser
 
 from actconform import Artifact, Backend, Library, Program, Unsupported, hookimpl
 from actconform.machine.onednn import onednn_facts
-from actconform.plugin.framework import thread_count
+from actconform.plugin.framework import per_thread, thread_count
 from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
@@ -74,13 +74,16 @@ class Graph(Program):
     """A compiled graph; inputs are read where they lie."""
 
     def __init__(self, compiled: Any, artifact: Artifact) -> None:
-        self._run, self.implementation = compiled.create_infer_request().infer, artifact.path
+        # A request that one thread waits for raises "busy" in another, as OpenVINO documents.
+        self._request, self.implementation = per_thread(compiled.create_infer_request), artifact.path
         # OpenVINO names an output after any of the tensors that are one to it; the order is the graph's.
         self._names = [output.name for output in onnx.load_model_from_string(artifact.model).graph.output]
 
     def forward(self, inputs: Any) -> dict[str, Any]:
         """Return every output by name, in memory of its own; OpenVINO raises where names, ranks or types are wrong."""
-        found = zip(self._names, self._run({name: _tensor(x) for name, x in inputs.items()}).items(), strict=True)
+        # Held until it has answered: a tensor of OpenVINO before 2025 does not hold the memory that it reads.
+        arrays = {name: np.asarray(x, order="C") for name, x in inputs.items()}
+        found = zip(self._names, self._request().infer({n: _tensor(x) for n, x in arrays.items()}).items(), strict=True)
         return {name: y.view(BITS.get(port.element_type.to_string(), y.dtype)) for name, (port, y) in found}
 
 
@@ -99,8 +102,7 @@ def _compile(model: Any) -> Any:
 
 
 def _tensor(x: Any) -> Any:
-    ov, x = _openvino(), np.asarray(x, order="C")
-    bits = next((name for name, dtype in BITS.items() if x.dtype == dtype), "")
+    ov, bits = _openvino(), next((name for name, dtype in BITS.items() if x.dtype == dtype), "")
     kind = getattr(ov.Type, bits) if bits else ov.Type(x.dtype)
     # 2024.0 takes no 0-d array
     return ov.Tensor(np.atleast_1d(x.view(f"u{x.dtype.itemsize}") if bits else x), list(x.shape), kind)

@@ -15,7 +15,8 @@ def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # no
     """Return the outputs by name."""
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", OPTIONS)
-    results = compiled.create_infer_request().infer({name: _tensor(array) for name, array in inputs.items()})
+    arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}  # held until there is an answer
+    results = compiled.create_infer_request().infer({name: _tensor(array) for name, array in arrays.items()})
     names = [output.name for output in onnx.load(model).graph.output]
     return {name: _array(port, array) for name, (port, array) in zip(names, results.items(), strict=True)}
 
@@ -23,7 +24,7 @@ def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # no
 def _tensor(array: Any) -> Any:
     if array.dtype.name == "bfloat16":
         return openvino.Tensor(np.atleast_1d(array.view(np.uint16)), list(array.shape), openvino.Type.bf16)
-    return openvino.Tensor(np.atleast_1d(np.asarray(array, order="C")), list(array.shape), openvino.Type(array.dtype))
+    return openvino.Tensor(np.atleast_1d(array), list(array.shape), openvino.Type(array.dtype))
 
 
 def _array(port: Any, array: Any) -> Any:
