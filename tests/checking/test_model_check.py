@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from small_models import ENCODER, FLOW, OVERFLOWING, TOKENS, checked, checked_all, flow, made, numbers, sample_of
 
@@ -262,13 +261,3 @@ def test_the_worse_of_two_answers_counts(runtime):
 def test_an_output_of_another_dtype_is_not_explained(runtime):
     (output,) = only(checked(ELEMENTWISE, X, runtime("widens"))).outputs
     assert (output.explained, output.reason) == (False, "it is of float64, and should be of float32")
-
-
-@pytest.mark.parametrize(
-    ("weights", "words"), [([np.nan, 1], "1 value that is"), ([np.nan, np.inf], "2 values that are")]
-)
-def test_weights_that_are_not_finite_are_noted(runtime, weights, words):
-    model = made("(float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Add (x, w) }")
-    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(weights), "w"))
-    notes = checked(model, {"x": np.float32([1, 2])}, runtime("ort-cpu")).notes
-    assert f"weight w has {words} NaN or infinite" in notes

@@ -47,6 +47,10 @@ def half(weight: float):
     )
 
 
+def weighted(weight: float):
+    return dense("y = MatMul (h, v)", v=np.full((8, 3), weight, np.float32))
+
+
 def half_root(epsilon: float):
     nodes = "s = Mul (x, x)  v = ReduceMean <axes = [1]> (s)  a = Add (v, e)  y = Sqrt (a)"
     return made(f"(float16[n, 4] x) => (float16[n, 1] y) {{ {nodes} }}", {"e": np.float16(epsilon)})
@@ -93,6 +97,8 @@ CASES = {
     "AC207": (half_root(1e-9), half_root(1e-3), {}),
     "AC209": (torch_slope(0.3), torch_slope(0.01), {}),
     "AC210": (norms(1e-5, 1e-5, 1e-4, 1e-5, 1e-5), norms(1e-5, 1e-5, 1e-5, 1e-5, 1e-5), {}),
+    "AC211": (weighted(np.nan), weighted(0.5), {}),
+    "AC212": (dense("y = MatMul (h, v)", v=np.ones((8, 3), np.float16)), dense("y = MatMul (h, v)"), {}),
 }
 
 

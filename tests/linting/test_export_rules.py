@@ -106,6 +106,34 @@ def half(weight: float, text: str = "y = MatMul (x, w)"):
     return made(f"(float16[n, 4] x) => (float16[n, 4] y) {{ {text} }}", {"w": weights})
 
 
+def test_a_weight_that_is_nan_or_infinite_is_told_at_its_reader_with_the_first_place():
+    weights = np.full((4, 4), 0.5, np.float32)
+    weights[1, 2], weights[3, 0] = np.nan, np.inf
+    text = "(float[n, 4] x) => (float[n, 4] y) { h = Relu (x)  t = Transpose (w)  y = MatMul (h, t) }"
+    (finding,) = findings_of(made(text, {"w": weights}))
+    assert (finding.code, finding.severity, finding.node) == ("AC211", "error", "t")
+    assert finding.message == (
+        "weight w has 1 NaN and 1 infinity among 16 numbers, the first at [1, 2]; it comes to y (MatMul)"
+    )
+    assert finding.numbers == {"nan": 1, "infinite": 1, "elements": 16}
+    (finding,) = findings_of(half(np.nan))
+    assert (finding.code, finding.numbers["nan"]) == ("AC211", 1), "of any format"
+
+
+def test_infinities_that_mask_or_bound_are_no_findings():
+    mask, nodes = np.float32([0, 0, -np.inf, 0]), "h = Add (x, w)  c = Clip (h, b, e)  y = Softmax <axis = -1> (c)"
+    bounds = {"b": np.float32(-np.inf), "e": np.float32(np.inf)}
+    assert codes_of(made(f"(float[n, 4] x) => (float[n, 4] y) {{ {nodes} }}", {"w": mask, **bounds})) == []
+
+
+def test_ill_typed_nodes_are_told_with_their_types():
+    text = "(float[n, 4] x, int64[n, 4] i) => (float[n, 4] y, float[n, 4] z) { y = MatMul (x, w)  z = Add (i, x) }"
+    product, total = findings_of(made(text, {"w": np.ones((4, 4), np.float16)}))
+    assert (product.code, product.node) == ("AC212", "y")
+    assert product.message == "MatMul reads x of float32 and w of float16, which must be of one type"
+    assert total.message == "Add reads i of int64 and x of float32, which must be of one type"
+
+
 def test_float16_weights_that_overflowed():
     (finding,) = findings_of(half(np.inf))
     assert (finding.code, finding.severity, finding.numbers["infinite"]) == ("AC206", "error", 1)

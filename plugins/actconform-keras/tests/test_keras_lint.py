@@ -50,8 +50,8 @@ def twice(activation: str):
     return lambda x: layers.Activation(activation)(layers.Dense(3, activation)(x))
 
 
-def half(weight: float):
-    model = function(layers.Dense(3, dtype="float16"), dtype="float16")
+def weighted(weight: float, dtype: str = "float32"):
+    model = function(layers.Dense(3, dtype=dtype), dtype=dtype)
     kernel, offset = model.layers[-1].get_weights()
     kernel[0, 0] = weight
     model.layers[-1].set_weights([kernel, offset])
@@ -117,7 +117,7 @@ CASES = {
         ),
         lambda: function(lambda x: keras.ops.tanh(layers.Dense(3)(x))),
     ),
-    "AC206": (lambda: half(np.inf), lambda: half(0.5)),
+    "AC206": (lambda: weighted(np.inf, "float16"), lambda: weighted(0.5, "float16")),
     "AC207": (lambda: by_root_of_squares(1e-9), lambda: by_root_of_squares(1e-3)),
     "AC208": (lambda: classifier("softmax"), lambda: classifier("softmax")),
     "AC209": (
@@ -125,6 +125,7 @@ CASES = {
         lambda: function(lambda x: layers.LeakyReLU()(layers.Dense(3)(x))),
     ),
     "AC210": (lambda: slopes(0.3, 0.3, 0.1, 0.3, 0.3), lambda: slopes(0.3, 0.3, 0.3, 0.3, 0.3)),
+    "AC211": (lambda: weighted(np.nan), lambda: weighted(0.5)),
 }
 INPUTS = {"AC203": np.ones((40, 4, 2), np.float32), "AC206": X.astype(np.float16), "AC207": X.astype(np.float16)}
 

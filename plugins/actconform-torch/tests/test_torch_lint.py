@@ -60,11 +60,15 @@ def biased(function, bias: float):
     return model
 
 
-def half(weight: float):
-    layer = nn.Linear(4, 3).half()
+def weighted(weight: float):
+    layer = nn.Linear(4, 3)
     with torch.no_grad():
         layer.weight[0, 0] = weight
     return layer
+
+
+def half(weight: float):
+    return weighted(weight).half()
 
 
 def norms(*epsilons: float):
@@ -119,6 +123,7 @@ CASES = {
     "AC208": (nn.Linear(4, 3), nn.Linear(4, 3)),
     "AC209": (nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.3)), nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU())),
     "AC210": (norms(1e-5, 1e-5, 1e-4, 1e-5, 1e-5), norms(1e-5, 1e-5, 1e-5, 1e-5, 1e-5)),
+    "AC211": (weighted(float("nan")), weighted(0.5)),
 }
 INPUTS = {"AC201": IMAGES, "AC206": X.half(), "AC207": X.half()}
 

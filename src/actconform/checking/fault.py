@@ -20,6 +20,8 @@ from actconform.text import number_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import onnx
+
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import FlatGraph
     from actconform.checking.model_file import ModelFile
@@ -326,13 +328,16 @@ def _names(names: Sequence[str]) -> str:
 
 
 def source_line(graph: FlatGraph, node_name: str) -> str:
+    """Return the line of the user's program that a node of a flat graph comes from; "" where there is no such node or line."""
+    node = next((node.proto for node in graph.nodes if node.name == node_name), None)
+    return "" if node is None else line_of_source(node)
+
+
+def line_of_source(node: onnx.NodeProto) -> str:
     """Return the line of the user's program that a node comes from, where its exporter kept it; "" elsewhere.
 
     torch's dynamo exporter keeps a stack trace in the node's metadata, others a text in its doc string.
     """
-    node = next((node.proto for node in graph.nodes if node.name == node_name), None)
-    if node is None:
-        return ""
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     trace = next((text for key, text in metadata.items() if "stack_trace" in key), "") or node.doc_string
     lines = [line.strip() for line in trace.splitlines() if line.strip()]

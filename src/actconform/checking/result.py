@@ -130,6 +130,8 @@ class ModelFault(msgspec.Struct, frozen=True, kw_only=True):
     level: str = ""
     tensor: TensorCheck | None = None
     output: OutputCheck | None = None
+    words: str = ""
+    """Of a graph that is at fault as it is written: what the node reads or gives that it may not."""
     segment: tuple[str, ...] = ()
     layer: str = ""
     """The layer of the trained model that the node belongs to, where there is one beside it."""
@@ -146,8 +148,8 @@ class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     facts: dict[str, str] = {}
-    status: Literal["explained", "not explained", "not judged", "failed", "unavailable"]
-    """`not judged`: it answered, and nothing of it can be evaluated here. `failed`: it refused the model, died, gave no answer in time, or gave one of which nothing could be judged."""
+    status: Literal["explained", "not explained", "at fault", "not judged", "failed", "unavailable"]
+    """`at fault`: the graph itself, by `fault`, whatever computes it. `not judged`: it answered, and nothing of it can be evaluated here. `failed`: it refused the model, died, gave no answer in time, or gave one of which nothing could be judged."""
     reason: str = ""
     """Of a failure, in the runtime's words where it has any."""
     outputs: list[OutputCheck] = []
@@ -242,7 +244,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     operators: dict[str, int] = {}
     samples: list[SampleFacts] = []
     runtimes: list[RuntimeCheck] = []
-    """The columns: trained models first, then runtimes, then saved outputs."""
+    """The columns: trained models first, then runtimes, then saved outputs, and the graph itself where it is at fault as it is written."""
     trained: list[TrainedCheck] = []
     """The trained models beside the graph."""
     agreement: list[Agreement] = []

@@ -13,6 +13,7 @@ from actconform.checking.agreement_columns import DataAgreement
 from actconform.checking.draw import parsed_range
 from actconform.checking.flatten import flatten
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
+from actconform.checking.graph_fault import ill_typed_graph, unevaluated, weights_of_graph
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import (
     conversion_note,
@@ -290,18 +291,24 @@ class _Session:
         progress.stage("inputs")
         columns, samples, notes = self._prepared(source, exporter)
         data = DataAgreement(request, source) if request.data is not None else None
+        seed = None if request.inputs else request.seed
         self._begin()
         try:
             checked = self._variant(source, samples, notes)
-            seed = None if request.inputs else request.seed
             result = check_model(checked, samples, self._runtimes, progress, seed=seed, trained=columns)
             notes += self._second_looks(source, samples[0])
         except (Unsupported, ValueError) as error:
-            raise UsageError(f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}") from error
+            reason = f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}"
+            if (ill_typed := ill_typed_graph(source, exporter)) is None:
+                raise UsageError(reason) from error
+            result = unevaluated(source, samples, seed, ill_typed, reason)
+            return CheckedGraph(result, source, samples, self._runtimes, (), exporter, exporter, columns)
         if is_low_precision(samples[0].graph):
             progress.stage("noise of the format")
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.graph_dtype else None)
             result = judged_by_noise(replace(result, noise=noise), columns)
+        if column := ill_typed_graph(source, exporter) or weights_of_graph(checked, samples):
+            result = replace(result, runtimes=[*result.runtimes, column])
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])

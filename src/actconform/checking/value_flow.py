@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.grad.rules.tensor_info import constant_of
 from actconform.onnx.strip_weights import SMALL
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 # The inputs of an operator whose elements are passed on as they are, in whatever order; None where all are.
-_PASSED: dict[str, tuple[int, ...] | None] = {
+PASSED: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         """
         Cast CastLike Compress DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND Identity Pad Reshape
@@ -71,6 +72,8 @@ class ValueFlow:
     constants: dict[int, Array] = field(default_factory=dict)
     dims: dict[int, Sequence[int]] = field(default_factory=dict)
     """Of initializers, large ones too, and Constant nodes."""
+    stored: dict[int, tuple[str, TensorProto]] = field(default_factory=dict)
+    """Initializers, and what Constant nodes give, with their names: as they lie in the model."""
     names: dict[int, str] = field(default_factory=dict)
     """Of the tensors of the main graph."""
     inputs: dict[str, int] = field(default_factory=dict)
@@ -112,8 +115,8 @@ class ValueFlow:
     def _passed_on(self, use: Use, position: int, affine: Affine) -> Affine | None:
         """Return how the outputs of a node follow from the input; None where they do not so simply."""
         operator = use.node.op_type
-        if operator in _PASSED:
-            positions = _PASSED[operator]
+        if operator in PASSED:
+            positions = PASSED[operator]
             return affine if positions is None or position in positions else None
         if operator == "Neg":
             return Affine(-affine.scale, -affine.high, -affine.low)
@@ -158,7 +161,8 @@ def _enter(flow: ValueFlow, graph: onnx.GraphProto, scope: dict[str, int], numbe
     for tensor in graph.initializer:
         number = scope.setdefault(tensor.name, numbers.next())
         flow.dims[number] = list(tensor.dims)
-        if math.prod(tensor.dims) <= SMALL:
+        flow.stored[number] = tensor.name, tensor
+        if math.prod(tensor.dims) <= SMALL and not uses_external_data(tensor):
             flow.constants[number] = numpy_helper.to_array(tensor)
     for node in graph.node:
         operands = tuple(scope.get(name) if name else None for name in node.input)
@@ -206,6 +210,7 @@ def _note_constant(flow: ValueFlow, use: Use) -> None:
             tensor = None
         if tensor is not None:
             flow.dims[use.outputs[0]] = list(tensor.dims)
+            flow.stored[use.outputs[0]] = use.node.output[0], tensor
             if math.prod(tensor.dims) <= SMALL:
                 flow.constants[use.outputs[0]] = numpy_helper.to_array(tensor)
     elif use.node.op_type in _KEPT_CONSTANT and use.operands and use.operands[0] in flow.constants:

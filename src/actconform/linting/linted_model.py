@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
+from actconform.checking.nonfinite_weights import NonfiniteWeight, nonfinite_weights
 from actconform.checking.trained.source_names import SourceNames, scopes
 from actconform.linting.activations import GraphActivation, graph_activations
 from actconform.linting.linted_graph import LintedGraph, name_of
@@ -110,6 +111,11 @@ class LintedModel:
     def by_result(self) -> dict[str, GraphActivation]:
         """The activations by the tensor that they give."""
         return {activation.result: activation for activation in self.activations}
+
+    @cached_property
+    def nonfinite_weights(self) -> list[NonfiniteWeight]:
+        """The weights that are NaN or infinite where that spoils what is computed with them. Reads all weights of floats."""
+        return nonfinite_weights(self.source)
 
     def of_output(self, output: str) -> GraphActivation | None:
         """Return the activation that gives an output of the model; None where there is none."""

@@ -14,6 +14,7 @@ from actconform.linting.rules.losses import LOSS_RULES
 from actconform.linting.rules.numbers import NUMBER_RULES
 from actconform.linting.rules.runtimes import RUNTIME_RULES
 from actconform.linting.rules.training import TRAINING_RULES
+from actconform.linting.rules.written_graph import WRITTEN_RULES
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ OWN_RULES = tuple(
             *NUMBER_RULES,
             *RUNTIME_RULES,
             *DEFAULT_RULES,
+            *WRITTEN_RULES,
         ),
         key=lambda rule: rule.code,
     )

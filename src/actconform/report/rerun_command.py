@@ -29,7 +29,8 @@ def check_command(result: CheckResult) -> str:
     for source in sources:
         words += ["--against", source]
     for runtime in result.runtimes[len(result.trained) :]:
-        words += ["--runtime", runtime.name]
+        if runtime.status != "at fault":
+            words += ["--runtime", runtime.name]
     if result.seed is not None:
         words += ["--seed", str(result.seed), "--samples", str(len(result.samples))]
     elif result.samples:

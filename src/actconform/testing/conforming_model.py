@@ -112,10 +112,12 @@ def _of_column(graph: CheckResult, column: RuntimeCheck) -> Iterator[str]:
     from actconform.text import one_line
 
     maker = f" made by {graph.exporter}" if graph.exporter else ""
-    if column.status != "not explained":
+    if column.status not in ("not explained", "at fault"):
         yield f"{name_shown(graph.model)}{maker} on {name_shown(column.name)}: {column.status}: {one_line(column.reason, 400)}"
         return
-    yield f"{name_shown(graph.model)}{maker} does not conform on {name_shown(column.name)}"
+    by_itself = column.status == "at fault"
+    wrong = "is at fault as it is written" if by_itself else f"does not conform on {name_shown(column.name)}"
+    yield f"{name_shown(graph.model)}{maker} {wrong}"
     if column.fault is not None:
         yield from _of_fault(graph, column.fault)
     if column.mutated:
@@ -130,7 +132,8 @@ def _of_fault(graph: CheckResult, fault: ModelFault) -> Iterator[str]:
     from actconform.report.check.summary import BLAME_MEANS, fault_place, fault_sentence, name_shown
     from actconform.text import one_line
 
-    sample = f" (sample {fault.sample + 1} of {len(graph.samples)})" if len(graph.samples) > 1 else ""
+    several = len(graph.samples) > 1 and not fault.words
+    sample = f" (sample {fault.sample + 1} of {len(graph.samples)})" if several else ""
     yield f"  first: {fault_place(fault)}: {fault_sentence(fault)}{sample}"
     if fault.layer:
         yield f"  trained layer: {name_shown(fault.layer)}"

@@ -29,7 +29,7 @@ NARROW: dict[int, str] = {
 }
 F16_MOST = 65504.0
 F16_LEAST_NORMAL = 2.0**-14
-# Operators whose constants are weights; an infinity that is added or chosen masks, and is meant.
+# Operators whose constants are weights; what is added or chosen may be a mask.
 _WEIGHING = frozenset(
     "MatMul Gemm Conv ConvTranspose BatchNormalization InstanceNormalization LayerNormalization LSTM GRU RNN Mul Div Gather".split()  # noqa: SIM905
 )
@@ -141,32 +141,28 @@ def _flattening_softmax(model: LintedModel) -> Iterator[LintObservation]:
 
 
 def _overflowed_halves(model: LintedModel) -> Iterator[LintObservation]:
+    spoiling = {weight.name: weight.reader for weight in model.nonfinite_weights if weight.infinite}
     for graph, name, tensor in _half_constants(model):
-        readers = [
+        weighing = (
             node
             for reader in graph.destinations(name)
             if (node := reader.node) is not None and node.op_type in _WEIGHING
-        ]
-        if not readers:
+        )
+        reader = spoiling.get(name) or next(weighing, None)
+        if reader is None:
             continue
         halves = model.source.array(tensor)
         magnitudes = halves.view(np.uint16) & 0x7FFF
-        most = int(magnitudes.max(initial=0))
-        if most < 0x7BFF:
-            continue
-        nan, infinite = int((magnitudes > 0x7C00).sum()), int((magnitudes == 0x7C00).sum())
+        infinite = int((magnitudes == 0x7C00).sum()) if name in spoiling else 0
         clamped = int((magnitudes == 0x7BFF).sum())
-        words = [
-            f"{count:,} {kind}"
-            for count, kind in ((nan, "NaN"), (infinite, "infinite"), (clamped, "at +-65504"))
-            if count
-        ]
-        yield model.at(
-            readers[0],
-            f"weight {one_line(name, 80)} of {halves.size:,} float16 numbers has {', '.join(words)}",
-            {"nan": nan, "infinite": infinite, "clamped": clamped, "elements": halves.size},
-            None if nan or infinite else "warning",
-        )
+        words = [f"{count:,} {kind}" for count, kind in ((infinite, "infinite"), (clamped, "at +-65504")) if count]
+        if words:
+            yield model.at(
+                reader,
+                f"weight {one_line(name, 80)} of {halves.size:,} float16 numbers has {', '.join(words)}",
+                {"infinite": infinite, "clamped": clamped, "elements": halves.size},
+                None if infinite else "warning",
+            )
 
 
 def _half_constants(model: LintedModel) -> Iterator[tuple[LintedGraph, str, TensorProto]]:

@@ -91,6 +91,8 @@ def share_shown(looseness: float) -> str:
 def fault_sentence(fault: ModelFault) -> str:
     """Return what is wrong at the first place that rounding does not explain, without the place itself."""
     tensor, output = fault.tensor, fault.output
+    if fault.words:
+        return one_line(fault.words, SENTENCE_LETTERS)
     if tensor is not None:
         together = len(tensor.segment) > 1
         read = f"what the {len(tensor.segment)} nodes up to it read is fine" if together else "what it read is fine"
@@ -231,6 +233,8 @@ def check_verdict(result: CheckResult) -> str:
         return "Explained by rounding"
     if "not explained" in statuses:
         return "Not explained by rounding"
+    if "at fault" in statuses:
+        return "The graph is at fault"
     return "Not every runtime answered" if "explained" in statuses else "Nothing was compared"
 
 
@@ -239,10 +243,7 @@ def check_headline(result: CheckResult) -> str:
     faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]
     if faults:
         runtime, fault = faults[0]
-        place = f"{fault_place(fault)} on {name_shown(runtime.name)}"
-        if fault.tensor is None:
-            return f"Rounding does not explain {place}: {fault_sentence(fault)}."
-        return f"{place} is the first layer that rounding does not explain: {fault_sentence(fault)}."
+        return f"{_headline_place(runtime, fault)}: {fault_sentence(fault)}."
     if result.explained:
         return "Rounding explains every output and every layer that was judged."
     if any(runtime.status == "not explained" for runtime in result.runtimes):
@@ -252,6 +253,15 @@ def check_headline(result: CheckResult) -> str:
         return f"No runtime gave an answer{' that could be judged' if unjudged else ''}: nothing was compared."
     refused = [runtime.name for runtime in result.runtimes if runtime.status not in ("explained", "not explained")]
     return f"Rounding explains what was compared, but {_joined(refused)} gave no answer."
+
+
+def _headline_place(runtime: RuntimeCheck, fault: ModelFault) -> str:
+    if fault.words:
+        return f"The graph is at fault at {fault_place(fault)}"
+    place = f"{fault_place(fault)} on {name_shown(runtime.name)}"
+    if fault.tensor is None:
+        return f"Rounding does not explain {place}"
+    return f"{place} is the first layer that rounding does not explain"
 
 
 def _joined(names: Sequence[str]) -> str:

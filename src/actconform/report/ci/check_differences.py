@@ -85,7 +85,7 @@ def _of_export(export: ExportCheck) -> Iterator[CheckDifference]:
 
 
 def _of_runtime(where: str, runtime: RuntimeCheck) -> Iterator[CheckDifference]:
-    if runtime.status not in ANSWERED:
+    if runtime.status not in ANSWERED and runtime.fault is None:
         words = f"{runtime.status}: {runtime.reason}"
         yield CheckDifference(where=where, key=(where, runtime.status), words=words)
         return

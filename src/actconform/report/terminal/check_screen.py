@@ -53,6 +53,7 @@ DETAILS_SHOWN = ("device", "cpu_capability")
 STYLES = {
     "explained": "bold green",
     "not explained": "bold red",
+    "at fault": "bold red",
     "failed": "bold red",
     "not judged": "yellow",
     "unavailable": "yellow",
@@ -193,7 +194,7 @@ def _fault(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator[T
     if fault is None:
         return
     place = [f"level {name_shown(fault.level)}"] if fault.level else []
-    place += [f"sample {fault.sample + 1}"] if len(result.samples) > 1 else []
+    place += [f"sample {fault.sample + 1}"] if len(result.samples) > 1 and not fault.words else []
     at = f" ({', '.join(place)})" if place else ""
     yield from _labelled("FIRST", f"{fault_place(fault)}   {fault_sentence(fault)}{at}", width)
     if fault.source:

@@ -58,6 +58,7 @@ function verdicts() {
 
 function verdict(runtime, place) {
   const fault = runtime.fault;
+  const atFault = runtime.status === "at fault"; // the graph itself
   const parts = [
     element(
       "h3",
@@ -73,11 +74,11 @@ function verdict(runtime, place) {
       element(
         "dl",
         { class: "facts" },
-        named(fault.tensor === null ? "made by node" : "first bad layer", [layerLink(fault, place), fault.op && ` (${fault.op})`]),
+        named(atFault ? "node" : fault.tensor === null ? "made by node" : "first bad layer", [layerLink(fault, place), fault.op && ` (${fault.op})`]),
         fault.layer ? named("in the trained model", element("strong", null, fault.layer)) : null,
         named("what is wrong", fault.sentence),
         named("whose fault", [element("strong", null, fault.blame), fault.blame in data.blames ? `: ${data.blames[fault.blame]}` : ""]),
-        named("at", [fault.level && `level ${fault.level}, `, `sample ${fault.sample + 1}`]),
+        atFault ? null : named("at", [fault.level && `level ${fault.level}, `, `sample ${fault.sample + 1}`]),
         fault.segment.length > 1 ? named("nodes in it", fault.segment.join(", ")) : null,
         fault.source ? named("source line", fault.source) : null,
       ),

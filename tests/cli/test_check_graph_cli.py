@@ -1,0 +1,81 @@
+"""`actconform check` on graphs that are wrong as they are written: the column of the graph, its place and blame, the exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "checking"))
+
+from small_models import made
+
+from actconform.report.check.check_json import read_json
+from actconform.report.ci.check_differences import check_differences, read_checks
+
+MATRIX = np.ones((4, 3), np.float32)
+
+
+@pytest.fixture
+def check(cli, tmp_path, monkeypatch):
+    """Return what checks a model with one sample, and gives what was printed and the result."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(text: str, *options: str, **weights):
+        onnx.save(made(text, weights), "model.onnx")
+        done = cli("check", "model.onnx", "--samples", "1", *options)
+        return done, read_json(Path("actconform-check"))
+
+    return run
+
+
+def test_a_nan_weight_is_the_graphs_fault_though_the_runtime_agrees(check):
+    weights = MATRIX.copy()
+    weights[2, 1] = np.nan
+    done, result = check("(float[n, 4] x) => (float[n, 3] y) { h = Relu (x)  y = MatMul (h, w) }", "--html", w=weights)
+    runtime, graph = result.runtimes
+    assert (done.code, result.explained) == (1, False), done.err
+    assert (runtime.status, graph.name, graph.status, graph.fault.blame) == ("explained", "graph", "at fault", "graph")
+    assert "FIRST    MatMul:y (MatMul)   weight w has 1 NaN among 12 numbers, the first at [2, 1]" in done.out
+    assert "BLAME    graph: the graph as it is written, whatever computes it" in done.out
+    assert "The graph is at fault at MatMul:y" in Path("actconform-check/index.html").read_text("utf-8")
+    (difference,) = check_differences(read_checks(Path("actconform-check")))
+    assert "weight w has 1 NaN" in difference.words
+
+
+def test_a_mask_of_infinities_is_explained_and_not_noted(check):
+    mask = np.float32([0, 0, -np.inf, 0])
+    done, result = check("(float[n, 4] x) => (float[n, 4] y) { h = Add (x, w)  y = Softmax <axis = -1> (h) }", w=mask)
+    assert done.code == 0, done.out
+    assert not any("infinite" in note for note in result.notes)
+
+
+def test_an_ill_typed_graph_is_blamed_and_not_the_runtime_that_refuses_it(check):
+    weights = MATRIX.astype(np.float16)
+    done, result = check("(float[n, 4] x) => (float[n, 3] y) { h = Relu (x)  y = MatMul (h, w) }", w=weights)
+    runtime, graph = result.runtimes
+    assert done.code == 1, done.err
+    assert (runtime.status, runtime.fault, graph.status) == ("failed", None, "at fault")
+    assert (graph.fault.blame, graph.fault.node) == ("graph", "MatMul:y")
+    assert "FIRST    MatMul:y (MatMul)   reads h of float32 and w of float16, which must be of one" in done.out
+
+
+def test_an_ill_typed_graph_that_cannot_be_evaluated_either_is_a_finding(check):
+    text = '(float[n, 4] x) => (float[n, 4] y) { y = BitShift <direction = "LEFT"> (x, x) }'
+    done, result = check(text)
+    (graph,) = result.runtimes
+    assert (done.code, graph.fault.op_type) == (1, "BitShift"), done.err
+    assert "reads x of float32, and takes uint16, uint32, uint64, uint8 there" in done.out
+
+
+def test_a_weight_that_overflows_in_float16_is_told_where_the_graph_is_converted(check):
+    weights = MATRIX.copy()
+    weights[0, 0] = 1e5
+    text = "(float[n, 4] x) => (float[n, 3] y) { y = MatMul (x, w) }"
+    assert check(text, w=weights)[0].code == 0
+    done, result = check(text, "--dtype", "f16", w=weights)
+    assert done.code == 1, done.err
+    assert "float16 ends at 65,504" in result.runtimes[-1].fault.evidence[-1]
