@@ -12,7 +12,7 @@ from actconform.checking.fault import line_of_source
 from actconform.checking.ill_typed import ill_typed_nodes
 from actconform.checking.nonfinite_weights import nonfinite_weights
 from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -115,7 +115,7 @@ def _spoiled_outputs(samples: Sequence[CheckedSample]) -> Iterator[str]:
             if count > worst.get(name, (0, 0, 0))[0]:
                 worst[name] = count, truth.size, place + 1
     for name, (count, size, place) in worst.items():
-        yield f"output {one_line(name, 80)} is NaN or infinite in {count:,} of {size:,} elements of sample {place}, as the graph is written"
+        yield f"output {one_line(name, 80)} is NaN or infinite in {count:,} of {number_of(size, 'element')} of sample {place}, as the graph is written"
     if not worst:
         yield "with these inputs no output is NaN or infinite: they do not reach these elements"
 

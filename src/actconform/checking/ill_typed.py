@@ -14,7 +14,7 @@ from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import reads, subgraphs
-from actconform.text import one_line
+from actconform.text import number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,8 +80,9 @@ def _misfit(node: onnx.NodeProto, opset: int, types: Mapping[str, int]) -> str:
             return f"reads {_named(name, kind)}, and takes {_listed(formal.types)} there"
         before = first.setdefault(formal.type_str, i) if formal.is_homogeneous else i
         if read[before] != kind:
-            other = _named(node.input[before], read[before])
-            return f"reads {other} and {_named(name, kind)}, which must be of one type"
+            return (
+                f"reads {_named(node.input[before], read[before])} and {_named(name, kind)}, which must be of one type"
+            )
     return _misstated_output(node, opset, read, types)
 
 
@@ -90,10 +91,10 @@ def _misstated_output(node: onnx.NodeProto, opset: int, read: Sequence[int], typ
     if any(name and not kind for name, kind in zip(node.input, read, strict=True)):
         return ""
     try:
-        given = output_types(node, opset, read)
+        results = output_types(node, opset, read)
     except Unsupported:
         return ""
-    for name, kind in zip(node.output, given, strict=True):
+    for name, kind in zip(node.output, results, strict=True):
         if types.get(name) and kind != types[name]:
             return (
                 f"gives {_shown(kind)}, and the graph states {_shown(types[name])} of its output {one_line(name, 80)}"
@@ -118,4 +119,4 @@ def _listed(spelled: set[str]) -> str:
     names = sorted(_shown(kind) for kind in TensorProto.DataType.values() if kind and _spelled(kind) in spelled)
     if not names:
         return "no tensor"
-    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more types" if len(names) > _FEW else "")
+    return ", ".join(names[:_FEW]) + (f" and {number_of(len(names) - _FEW, 'more type')}" if len(names) > _FEW else "")

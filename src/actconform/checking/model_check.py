@@ -31,7 +31,7 @@ from actconform.checking.spread import ill_conditioned
 from actconform.checking.trained.column import check_trained
 from actconform.checking.truth import DRAWS, draws
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
-from actconform.text import number_of, one_line
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

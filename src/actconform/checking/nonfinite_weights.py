@@ -13,6 +13,7 @@ from actconform.checking.source import FLOATS
 from actconform.checking.structure import CONTRIB_PREFIXES
 from actconform.checking.value_flow import PASSED, value_flow
 from actconform.onnx.evaluate.node_label import STANDARD
+from actconform.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -80,9 +81,9 @@ class NonfiniteWeight(NamedTuple):
     def words(self) -> str:
         """What is wrong with its numbers, as "has 3 NaN and 1 infinity among 64 numbers, the first at [0, 2]"."""
         counts = [f"{self.nan:,} NaN"] if self.nan else []
-        counts += [f"{self.infinite:,} {'infinity' if self.infinite == 1 else 'infinities'}"] if self.infinite else []
+        counts += [number_of(self.infinite, "infinity", "infinities")] if self.infinite else []
         place = f", the first at {list(self.first)}" if self.first else ""
-        return f"has {' and '.join(counts)} among {_count(self.size)}{place}"
+        return f"has {' and '.join(counts)} among {number_of(self.size, 'number')}{place}"
 
 
 def nonfinite_weights(source: Source) -> list[NonfiniteWeight]:
@@ -219,7 +220,3 @@ def _has(positions: dict[str, tuple[int, ...] | None], operator: str, position: 
         return False
     listed = positions[operator]
     return listed is None or position in listed
-
-
-def _count(size: int) -> str:
-    return "1 number" if size == 1 else f"{size:,} numbers"
