@@ -46,7 +46,7 @@ def test_the_document_has_every_option_of_the_command_and_no_other():
 
     assert "train" in VERBS
     text = Path(TOP / "docs" / "train.md").read_text("utf-8")
-    table = text.partition("## What it takes")[2].partition("\n\nThe rows")[0]
+    table = text.partition("## Options")[2].partition("\n\nThe order")[0]
     options = {name for parameter in command.params for name in parameter.opts}
     named = {word for word in table.replace("`", " ").replace(",", " ").split() if word.startswith("--")}
     assert len(named) > 15
