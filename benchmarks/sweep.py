@@ -6,11 +6,13 @@ import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 
 from actconform.catalog.kernels import KERNELS
 from actconform.elements.elementwise import BLOCK
+from actconform.exhaustive import measure
 from actconform.exhaustive.measure import SweptFunction, measured_chunk
 from actconform.exhaustive.output_bits import CALL
 from actconform.exhaustive.patterns import binades_of, patterns
@@ -63,11 +65,16 @@ def _of_parts(worker: Worker) -> tuple[str, float, float]:
         stored: Callable[..., NDArray[np.float64]] = lambda *_: next(truths)  # noqa: E731
         measured_chunk(function._replace(formula=stored), CHUNK, "all", lambda _: next(answers))
 
+    def numpys_statistics() -> None:
+        with patch.object(measure, "compiled_code", lambda: None):
+            statistics()
+
     steps: dict[str, Callable[[], object]] = {
         "whole": lambda: worker.sweep(SweepJob(CASE, None, CHUNK, "all"), SECONDS),
         "oracle": lambda: [function.formula(wide[start : start + BLOCK], {}) for start in range(0, x.size, BLOCK)],
         "kernel": lambda: [program.forward({"x": call}) for call in calls],
         "statistics": statistics,
+        "statistics by NumPy": numpys_statistics,
         "numpy's tanh": lambda: [np.tanh(wide[start : start + BLOCK]) for start in range(0, x.size, BLOCK)],
     }
     best = dict.fromkeys(steps, np.inf)

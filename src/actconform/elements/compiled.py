@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from actconform.elements.elementwise import Sample
 from actconform.tolerance.limits import ROOT_RADIUS
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.elements.elementwise import Sample
     from actconform.tolerance.limits import Tolerance
 
 STRIP = 1024  # elements whose intermediate numbers stay in the first level of the cache
@@ -121,6 +121,77 @@ def add_elements(sample: Sample, rule: NumericRule, roots: NDArray[np.float64], 
         totals,
     )
     return number
+
+
+class PlainErrors(NamedTuple):
+    """Of elements none of which needs a second look: errors in ULP and, signed, in units; how many outputs are the float32 nearest to the truth."""
+
+    ulp: NDArray[np.float64]
+    signed: NDArray[np.float64]
+    right: int
+
+
+class PlainBlocks:
+    """Counts blocks of float32 outputs in which nothing needs a second look; arrays are kept from block to block."""
+
+    def __init__(self, tolerance: Tolerance, size: int) -> None:
+        nothing = np.empty(0)
+        self._rule = numeric_rule(tolerance, Sample(nothing, nothing, nothing), 0)
+        within = np.empty(size, np.bool_)
+        self._strip = Strip(
+            np.empty(size), np.empty(size), np.empty(size), np.ones(size), nothing, nothing, nothing, within
+        )
+        self._figures, self._roots = np.zeros(3), np.asarray(tolerance.roots, np.float64)
+        self._counts = np.zeros((LANES, EXPONENTS), np.int64)
+
+    @property
+    def by_exponent(self) -> NDArray[np.int64]:
+        """How many errors in ULP had each biased exponent of binary64, 0 being that of 0."""
+        counts: NDArray[np.int64] = self._counts.sum(axis=0)
+        return counts
+
+    def add(self, sample: Sample, dropped: int, places: int) -> PlainErrors | None:
+        """Count a block of at most `size` elements; None, and nothing is counted, where an element needs a second look.
+
+        It does where it may break a limit, where output or truth is zero, subnormal or not finite, and where the truth lies within `places` of
+        its last places of midway between two float32: `dropped` bits are beyond float32's. The arrays are those of the next call too.
+        """
+        right = _plain(
+            sample.got,
+            sample.truth,
+            sample.x,
+            self._rule,
+            self._roots,
+            self._strip,
+            self._figures,
+            self._counts,
+            dropped,
+            places,
+        )
+        if right < 0:
+            return None
+        return PlainErrors(self._strip.ulp[: sample.got.size], self._strip.ratio[: sample.got.size], right)
+
+
+@compiled(nogil=True)
+def _plain(got, truth, x, rule, roots, strip, figures, counts, dropped, places):
+    """Return how many outputs are right, or -1 where an element needs a second look."""
+    bits = truth.view(np.int64)
+    mask, first = (np.int64(1) << dropped) - 1, (np.int64(1) << (dropped - 1)) - places
+    right, odd = 0, False
+    for i in range(got.size):
+        odd |= ((bits[i] - first) & mask) <= 2 * places
+        odd |= (abs(truth[i]) < rule.smallest_normal) | (got[i] == 0.0)
+        right += got[i] == np.float32(truth[i])
+    if odd:
+        return -1
+    nothing = np.empty(0)
+    _measure(got, truth, x, nothing, nothing, rule, strip)
+    singly, _ = _judge(got, rule, strip, figures)
+    if singly:
+        return -1
+    _count(truth, x, rule, roots, strip, counts, nothing)
+    return right
 
 
 @compiled(nogil=True)

@@ -180,9 +180,12 @@ def _kind(pattern: str) -> str:
 
 def error_histogram(ulp: F64) -> NDArray[np.int64]:
     """Return how many errors in ULP, none of them negative or NaN, lie in each of the 64 bins."""
-    by_exponent = np.bincount(ulp.view(np.int64) >> 52, minlength=0x800)
+    return binned(np.bincount(ulp.view(np.int64) >> 52, minlength=0x800), ulp.size - int(np.count_nonzero(ulp)))
+
+
+def binned(by_exponent: NDArray[np.int64], exact: int) -> NDArray[np.int64]:
+    """Return the 64 bins of errors of which `exact` are 0, from how many have each biased exponent of float64."""
     first = 1023 + FIRST_EXPONENT
     last = first + BINS - 3
-    exact = ulp.size - np.count_nonzero(ulp)
     ends = [exact, by_exponent[:first].sum() - exact], [by_exponent[last:].sum()]
     return np.concatenate([ends[0], by_exponent[first:last], ends[1]])
