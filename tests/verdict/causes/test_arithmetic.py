@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, admits, as_read
 from actconform.verdict.causes.formula import Formula, Scope
+from actconform.verdict.causes.primitives import primitive
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
 STORAGE = {"f32": np.float32, "f16": np.float16}
@@ -109,6 +110,23 @@ def test_specials_are_those_of_ieee_arithmetic_without_error(compute: Any, wante
 def test_an_error_that_may_be_anything_stays_so_when_it_is_multiplied_by_zero() -> None:
     anything = Number(np.array([1.0]), np.array([NAN]), Arithmetic(F32))
     assert math.isnan(quiet(lambda: anything * numbers(0.0)).error[0])
+
+
+def test_below_the_range_of_float64_a_result_is_unsure_and_times_infinity_may_be_anything() -> None:
+    tiny = quiet(lambda: numbers(1e-200, EXACT) * numbers(1e-115, EXACT))
+    assert tiny.value[0] != 0
+    assert tiny.error[0] > tiny.value[0]
+    assert math.isnan(quiet(lambda: tiny * numbers(INF, EXACT)).error[0])
+    gone = quiet(lambda: numbers(1e-30) * numbers(1e-30) * numbers(INF))  # a number of float32 is surely 0 there
+    assert (math.isnan(gone.value[0]), gone.error[0]) == (True, 0.0)
+
+
+def test_sigmoid_is_not_0_where_only_its_exponential_overflows() -> None:
+    value = quiet(lambda: primitive("sigmoid", numbers([-740.0, 740.0, NAN, -INF, 0.0], EXACT))).value
+    assert 0 < value[0] < 1e-300
+    assert value.tolist()[1] == 1.0
+    assert np.isnan(value[2])
+    assert value.tolist()[3:] == [0.0, 0.5]
 
 
 def test_a_sum_that_only_looks_exact_in_float64_has_an_error() -> None:

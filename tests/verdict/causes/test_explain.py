@@ -13,14 +13,17 @@ from actconform.comparison.comparator import comparison
 from actconform.onnx.author.exporter import author
 from actconform.oracle import truth
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import TestVectors, generate
+from actconform.testdata.kernel_vectors import TestVectors, generate, unstored_vector
+from actconform.tolerance.limits import row_tolerance
 from actconform.types import Case, FindingClass
+from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.explain import CONVENTION, FLUSHED, Explainer, Explanation, Situation, plainly
 from actconform.verdict.causes.register import read_register
 
 if TYPE_CHECKING:
     from actconform.types.cause import Register
 
+F32 = DTYPES["f32"]
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 HEAD = """
 [[library]]
@@ -201,6 +204,37 @@ def test_a_graph_that_is_another_function_excuses_nothing() -> None:
     assert "scaled-error" in open_classes(compared, explained)
     compared, explained, _ = judged("gelu-tanh", gelu_tanh, "graph = true", graph=model)
     assert "scaled-error" not in open_classes(compared, explained)
+
+
+GATES = {
+    "swiglu": lambda a: a / (1 + np.exp(-a)),
+    "geglu": lambda a: np.float32(0.5) * a * (1 + scipy.special.erf(a * np.float32(0.70710678))),
+}
+
+
+@pytest.mark.parametrize(("name", "gate"), [("swiglu", -120.0), ("swiglu", -720.0), ("geglu", -9.0), ("geglu", -20.0)])
+@pytest.mark.parametrize(
+    ("wrong", "left"), [({}, set()), ({1: np.nan}, {"nan-made"}), ({0: 5.0}, {"inf"}), ({0: np.inf}, {"inf"})]
+)
+def test_the_graph_excuses_nan_where_a_factor_of_infinity_is_0_in_float32_and_nothing_else(
+    name: str, gate: float, wrong: dict[int, float], left: set[str]
+) -> None:
+    x = np.array([[gate, 1.0, np.inf, np.inf]], np.float32)
+    vectors = [unstored_vector(KERNELS[name], F32, "special", {"x": x}, None)]
+    test_vectors = TestVectors(row_tolerance(KERNELS[name], "value", F32), vectors)
+    with np.errstate(all="ignore"):
+        y = (GATES[name](x[:, :2]) * x[:, 2:]).astype(np.float32)
+    assert np.isnan(y).tolist() == [[True, False]]
+    for place, value in wrong.items():
+        y[0, place] = value
+    compared = comparison(test_vectors, [{"y": y}])
+    assert compared.findings
+    register = read_register(HEAD + "graph = true", "test")
+    case = Case(name, "value", "f32", "authored+rt")
+    graph = author(KERNELS[name], "f32").model
+    situation = Situation(case, register, register.active(case, {}), {}, KERNELS, graph)
+    explained = Explainer(KERNELS[name], test_vectors, situation).explain(compared, compared.findings)
+    assert open_classes(compared, explained) == left
 
 
 def test_same_as_judges_by_the_other_kernel_strictly() -> None:

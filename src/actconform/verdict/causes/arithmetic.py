@@ -276,7 +276,8 @@ def _underflown(value: F64, size: F64, brought: F64, error: F64, arithmetic: Ari
     if not (size - error < fmt.smallest_normal).any():
         return value, error
     if arithmetic.underflow == "kept":
-        gone = size + brought <= fmt.smallest_subnormal / 2
+        # mathematics has no least number: below float64's range a result is unsure, not 0
+        gone = (size + brought <= fmt.smallest_subnormal / 2) & (not arithmetic.exact)
     else:
         small = (size - error < fmt.smallest_normal) & ((value != 0) | (error > 0))
         gone = (size + error < fmt.smallest_normal * (1 - 2 * fmt.unit_roundoff)) & (arithmetic.underflow == "always")

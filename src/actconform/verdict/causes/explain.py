@@ -270,7 +270,11 @@ class Explainer:
         computed = [plain.rounded_to(arithmetic)] if double and plain else self._as_computed(graph, arithmetic, part)
         for number in computed:
             inside = admits(number, got, zero_sign=self._test_vectors.tolerance.zero_sign)
-            definition = _is_definition(plain, truth, number.error) if plain else np.zeros(got.shape, np.bool_)
+            definition = np.zeros(got.shape, np.bool_)
+            if plain:
+                # a factor of infinity that even float64 cannot tell from 0: NaN is then no sign of another graph
+                zero_by_infinity = np.isnan(plain.error) & np.isnan(got)
+                definition = _is_definition(plain, truth, number.error) | zero_by_infinity
             admitted = inside & capped & definition
             yield _Excuse(cause.id, cause.blame, "the graph", admitted, inside, _used(number, got), cause.test)
 

@@ -31,6 +31,12 @@ def _sqrt(x: F64) -> F64:
     return np.sqrt(np.where((x < 0) & (x > -1e-300), 0.0, x))
 
 
+def _sigmoid(x: F64) -> F64:
+    """Return 1 / (1 + exp(-x)); SciPy's is 0 already where exp(-x) overflows."""
+    decay = np.exp(-np.abs(x))
+    return np.where(x < 0, decay, 1.0) / (1.0 + decay)
+
+
 LIBRARY_FUNCTIONS: Mapping[str, Function] = {
     "exp": np.exp,
     "expm1": np.expm1,
@@ -38,7 +44,7 @@ LIBRARY_FUNCTIONS: Mapping[str, Function] = {
     "tanh": np.tanh,
     "erf": special.erf,
     "erfc": special.erfc,
-    "sigmoid": special.expit,
+    "sigmoid": _sigmoid,
     "softplus": _softplus,
     "sqrt": _sqrt,
 }
