@@ -66,6 +66,17 @@ def test_threads_that_call_at_once_do_not_hinder_each_other() -> None:
         assert all(pool.map(called, arrays))
 
 
+def test_an_input_that_no_node_reads_is_left_out_and_one_that_the_graph_lacks_is_refused() -> None:
+    graph = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[2] x, float step) => (float[2] y) { y = Relu(x) }'
+    )
+    program = OpenVino().load(Artifact(graph.SerializeToString(), 18, "tests"), "f32")
+    inputs = {"x": np.array([-1, 2], np.float32), "step": np.float32(3)}
+    np.testing.assert_array_equal(program.forward(inputs)["y"], [0, 2])
+    with pytest.raises(RuntimeError, match="of another graph"):
+        program.forward({**inputs, "of another graph": inputs["x"]})
+
+
 def test_what_comes_back_stays_and_strided_frozen_arrays_are_taken() -> None:
     program = OpenVino().load(author(KERNELS["relu"], "f32"), "f32")
     x = np.array([3.0, -1.0, 2.0, 5.0], np.float32)[::-2]

@@ -76,13 +76,17 @@ class Graph(Program):
     def __init__(self, compiled: Any, artifact: Artifact) -> None:
         # A request that one thread waits for raises "busy" in another, as OpenVINO documents.
         self._request, self.implementation = per_thread(compiled.create_infer_request), artifact.path
+        graph = onnx.load_model_from_string(artifact.model).graph
         # OpenVINO names an output after any of the tensors that are one to it; the order is the graph's.
-        self._names = [output.name for output in onnx.load_model_from_string(artifact.model).graph.output]
+        self._names = [output.name for output in graph.output]
+        # It drops an input that no node reads, and refuses its name.
+        ports = {name for port in compiled.inputs for name in port.get_names()}
+        self._dropped = {declared.name for declared in graph.input} - ports
 
     def forward(self, inputs: Any) -> dict[str, Any]:
         """Return every output by name, in memory of its own; OpenVINO raises where names, ranks or types are wrong."""
         # Held until it has answered: a tensor of OpenVINO before 2025 does not hold the memory that it reads.
-        arrays = {name: np.asarray(x, order="C") for name, x in inputs.items()}
+        arrays = {name: np.asarray(x, order="C") for name, x in inputs.items() if name not in self._dropped}
         found = zip(self._names, self._request().infer({n: _tensor(x) for n, x in arrays.items()}).items(), strict=True)
         return {name: y.view(BITS.get(port.element_type.to_string(), y.dtype)) for name, (port, y) in found}
 

@@ -15,7 +15,9 @@ def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # no
     """Return the outputs by name."""
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", OPTIONS)
-    arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}  # held until there is an answer
+    ports = {name for port in compiled.inputs for name in port.get_names()}  # without those that no node reads
+    # held until there is an answer
+    arrays = {name: np.asarray(array, order="C") for name, array in inputs.items() if name in ports}
     results = compiled.create_infer_request().infer({name: _tensor(array) for name, array in arrays.items()})
     names = [output.name for output in onnx.load(model).graph.output]
     return {name: _array(port, array) for name, (port, array) in zip(names, results.items(), strict=True)}
