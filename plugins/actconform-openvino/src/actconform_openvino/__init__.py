@@ -19,9 +19,7 @@ OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
 # Handed out as float16 or uint8, and taken for these.
 BITS = {"bf16": ml_dtypes.bfloat16, "f8e4m3": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
 DOUBLING = '<ir_version: 8, opset_import: ["" : 14]> g (float[1] x) => (float[1] y) { y = Add(x, x) }'
-_NOISE = re.compile(
-    r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
-)
+_NOISE = r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
 
 
 class OpenVino(Backend):
@@ -80,8 +78,7 @@ class Graph(Program):
         # OpenVINO names an output after any of the tensors that are one to it; the order is the graph's.
         self._names = [output.name for output in graph.output]
         # It drops an input that no node reads, and refuses its name.
-        ports = {name for port in compiled.inputs for name in port.get_names()}
-        self._dropped = {declared.name for declared in graph.input} - ports
+        self._dropped = {each.name for each in graph.input}.difference(*(port.get_names() for port in compiled.inputs))
 
     def forward(self, inputs: Any) -> dict[str, Any]:
         """Return every output by name, in memory of its own; OpenVINO raises where names, ranks or types are wrong."""
@@ -93,7 +90,7 @@ class Graph(Program):
 
 def words(error: Exception) -> str:
     """Return what OpenVINO says without places in its source: "No conversion rule found for operations: Det-20"."""
-    lines = [line for line in map(str.strip, _NOISE.sub("", str(error)).splitlines()) if line] or ["no reason given"]
+    lines = list(filter(None, map(str.strip, re.sub(_NOISE, "", str(error)).splitlines()))) or ["no reason given"]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
