@@ -36,7 +36,14 @@ NEEDS = [
 ]
 WITHOUT = """
 import sys
+from importlib import metadata
 sys.modules[{package!r}] = None
+gone, version = metadata.packages_distributions()[{package!r}], metadata.version
+def version_of_the_others(name):
+    if name in gone:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+metadata.version = version_of_the_others
 from actconform import Unavailable
 from actconform.plugin.loader import load_plugins
 try:

@@ -59,7 +59,9 @@ def _cause(error: Exception, name: str, distribution: tuple[str, str], install: 
             return f"{top} is not installed: {install}"
         if error.name.partition(".")[0] == top:
             # Any other command would find the distribution there, and leave it as it is.
-            anew = f"pip install --force-reinstall --no-deps {package}=={version}" if version else install
+            # Without the local part, as in 2.13.0+cpu, which the package index lacks.
+            same = f"{package}=={version.partition('+')[0]}"
+            anew = f"pip install --force-reinstall --no-deps {same}" if version else install
             return f"{called} is incomplete, it lacks {error.name}: install it anew: {anew}"
         remedy = _remedy(package) or f"install the package that has it; {package} does not say that it requires one"
         return f"{called} needs {error.name}, which is not installed: {remedy}"
