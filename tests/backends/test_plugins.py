@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from kernel_truth import KERNELS
+from missing_package import without
 
 from actconform import Case
 from actconform.plugin.loader import load_plugins
@@ -34,16 +35,7 @@ NEEDS = [
     ("ort-cuda", "onnxruntime", "onnxruntime"),
     ("openvino", "openvino", "openvino"),
 ]
-WITHOUT = """
-import sys
-from importlib import metadata
-sys.modules[{package!r}] = None
-gone, version = metadata.packages_distributions()[{package!r}], metadata.version
-def version_of_the_others(name):
-    if name in gone:
-        raise metadata.PackageNotFoundError(name)
-    return version(name)
-metadata.version = version_of_the_others
+FACTS = """
 from actconform import Unavailable
 from actconform.plugin.loader import load_plugins
 try:
@@ -88,7 +80,7 @@ def test_a_dtype_that_is_not_run_is_no_and_a_model_of_a_plugin_is_tried(backend_
 @pytest.mark.parametrize(("backend", "plugin", "package"), NEEDS)
 def test_without_its_packages_a_backend_is_unavailable_and_says_what_to_install(backend, plugin, package):
     # in a process of its own: frameworks do not bear being imported twice
-    command = [sys.executable, "-c", WITHOUT.format(package=package, backend=backend)]
+    command = [sys.executable, "-c", without(package) + FACTS.format(backend=backend)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     missing = f"{package} is not installed: pip install "
     needed = f"{plugin} .* is installed, but cannot be imported: .*{package}"  # by another package, in whose words it is said

@@ -20,6 +20,7 @@ from actconform_keras import KerasJax, KerasTorch, KerasXla
 from actconform_keras.engines import Xla, vjp_artifact
 from actconform_keras.keras_module import keras_on
 from actconform_keras.others import xla_facts
+from tests.missing_package import without
 
 OTHERS = {"keras-xla": KerasXla, "keras-jax": KerasJax, "keras-torch": KerasTorch}
 NEEDS = {"keras-xla": "tensorflow", "keras-jax": "jax", "keras-torch": "torch"}
@@ -161,7 +162,7 @@ def test_a_model_of_keras_layers_runs_and_they_agree(answers: dict[str, Any]) ->
 @pytest.mark.parametrize("package", ["jax", "torch"])
 def test_without_its_framework_a_backend_names_what_to_install(package: str) -> None:
     code = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        f"{without(package)}"
         "import actconform, actconform_keras\n"
         f"try: actconform_keras.Keras{package.title()}().facts()\n"
         "except actconform.Unavailable as error: print(error)"
