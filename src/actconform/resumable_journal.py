@@ -85,8 +85,10 @@ class ResumableJournal(ABC):
 
     def _write(self, line: bytes) -> None:
         """Append a line. Raises OSError, which names the journal, where the disk is full."""
+        left = memoryview(line + b"\n")
         try:
-            self._file.write(line + b"\n")
+            while left:  # a disk that is almost full takes a part
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 

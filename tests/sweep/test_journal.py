@@ -72,6 +72,20 @@ def test_causes_stand_with_their_findings_and_are_looked_for_anew(tmp_path):
     assert [each.deviation for each in read_sweep(journal.path).statistics.findings] == [None, None]
 
 
+def test_a_cause_of_a_chunk_of_a_sample_says_nothing_of_another_chunk(tmp_path):
+    interval = Interval("0x1", "0x2")
+    finding = Finding(
+        class_=FindingClass.TAIL, count=1, regime="sweep", tensor="y", interval=interval, worst=None, magnitude=9.0
+    )
+    with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
+        for number in (2, 1):
+            journal.add(
+                SweptChunk(chunk=number, sha256="", statistics=SweepStatistics(findings=(finding,)), seconds=1.0)
+            )
+        journal.add_causes([CoveredFinding(FindingClass.TAIL, "y", interval, "known", chunk=2)])
+    assert [each.deviation for each in read_sweep(journal.path).statistics.findings] == [None, "known"]
+
+
 def test_a_journal_that_was_cut_at_any_byte_of_its_chunks_goes_on(written, tmp_path):
     content = written.read_bytes()
     head = content.index(b"\n") + 1
@@ -129,6 +143,26 @@ def test_a_full_disk_is_told_of_the_journal(tmp_path, monkeypatch):
             with pytest.raises(OSError, match="No space left") as caught:
                 journal.add(chunk(63))
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(journal.path))
+
+
+def test_a_line_of_which_the_disk_takes_a_part_is_no_line(tmp_path, monkeypatch):
+    with SweepJournal(tmp_path, IDENTITY, resume=False) as journal:
+        disk = AlmostFullDisk(b"")
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "_file", disk)
+            with pytest.raises(OSError, match="No space left"):
+                journal.add(chunk(63))
+        assert len(disk.getvalue()) == 100
+
+
+class AlmostFullDisk(io.BytesIO):
+    """A file on a disk that takes 100 bytes more."""
+
+    def write(self, data):
+        room = 100 - self.tell()
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:room])
 
 
 class FullDisk(io.BytesIO):

@@ -67,6 +67,11 @@ def test_a_failure_ends_the_sweep_after_what_is_done(kind, refused):
     assert worker.swept == [0, 1, 2]
 
 
+def test_an_error_of_any_kind_ends_it_and_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        sweep_chunks(PROGRAM, range(8), [FakeWorker(lambda job: 1 // 0)], NEVER, lambda _: None)
+
+
 def test_a_worker_that_dies_ends_it_too():
     def die(job):
         raise WorkerCrash("died", "SIGKILL")

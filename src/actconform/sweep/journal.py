@@ -77,6 +77,9 @@ class SweptChunk(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+ANY_CHUNK = -1
+
+
 class CoveredFinding(msgspec.Struct, frozen=True):
     """A finding that a registered cause explains, or a convention of the kernel."""
 
@@ -84,6 +87,8 @@ class CoveredFinding(msgspec.Struct, frozen=True):
     tensor: str
     interval: Interval
     cause: str
+    chunk: int = ANY_CHUNK
+    """Of a sample, whose intervals repeat in other chunks; else the interval is of one chunk."""
 
 
 class Causes(msgspec.Struct, frozen=True):
@@ -108,11 +113,13 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     def statistics(self) -> SweepStatistics:
         """What all chunks count together; findings have their cause as `deviation`."""
         counted = added_up(self.chunks[number].statistics for number in sorted(self.chunks))
-        causes = {(each.class_, each.tensor, each.interval): each.cause for each in self.covered}
-        findings = (
-            msgspec.structs.replace(finding, deviation=causes.get((finding.class_, finding.tensor, finding.interval)))
-            for finding in counted.findings
-        )
+        causes = {(each.chunk, each.class_, each.tensor, each.interval): each.cause for each in self.covered}
+        findings = []
+        for number in sorted(self.chunks):
+            for finding in self.chunks[number].statistics.findings:
+                place = (finding.class_, finding.tensor, finding.interval)
+                cause = causes.get((number, *place)) or causes.get((ANY_CHUNK, *place))
+                findings.append(msgspec.structs.replace(finding, deviation=cause))
         return msgspec.structs.replace(counted, findings=tuple(findings))
 
 

@@ -103,7 +103,7 @@ class Explanations(NamedTuple):
             covers = self._covers(case, artifact, vectors, compared, facts)
             causes = {(each.finding.class_, each.finding.tensor): covers.get(each.finding.place) for each in located}
             covered += [
-                CoveredFinding(finding.class_, finding.tensor, finding.interval, cover.cause)
+                CoveredFinding(finding.class_, finding.tensor, finding.interval, cover.cause, chunk.chunk)
                 for finding in chunk.statistics.findings
                 if (cover := causes.get((finding.class_, finding.tensor))) is not None
             ]

@@ -95,7 +95,7 @@ def in_turns(
     failures = []
     try:
         for item in waiting.items(len(turns)):
-            if isinstance(item, SweepError):
+            if isinstance(item, Exception):
                 failures.append(item)
             else:
                 on_done(item)
@@ -114,14 +114,14 @@ class _Turns(Generic[Todo, Done]):
 
     def __init__(self, chunks: deque[Todo], deadline: float) -> None:
         self.chunks, self._deadline = chunks, deadline
-        self._done: queue.Queue[Done | SweepError | None] = queue.Queue()
+        self._done: queue.Queue[Done | Exception | None] = queue.Queue()
 
     def take(self, turn: Callable[[Todo], Done]) -> None:
         """Do one waiting chunk after the other; at the end None is done."""
         try:
             while time.monotonic() < self._deadline and (chunk := self._next()) is not None:
                 self._done.put(turn(chunk))
-        except SweepError as error:
+        except Exception as error:  # noqa: BLE001  raised again in the caller's thread
             self.chunks.clear()
             self._done.put(error)
         finally:
@@ -134,7 +134,7 @@ class _Turns(Generic[Todo, Done]):
         except IndexError:
             return None
 
-    def items(self, working: int) -> Iterator[Done | SweepError]:
+    def items(self, working: int) -> Iterator[Done | Exception]:
         """Yield what is done until each of the `working` workers has ended."""
         while working:
             try:

@@ -43,6 +43,11 @@ class SweepRow(NamedTuple):
         return f"{name} {self.identity.facts[name]}" if name else self.identity.provider
 
     @property
+    def complete(self) -> bool:
+        """Whether every chunk is done; causes of findings are looked for only then."""
+        return self.chunks == CHUNKS
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What breaks a limit, those of one class and cause in neighbouring binades as one."""
         return joined_binades(self.statistics.findings)

@@ -27,6 +27,7 @@ def test_a_line_of_the_csv_has_what_all_chunks_count(tmp_path):
     }  # fmt: skip
     assert {name: lines[0][name] for name in wanted} == wanted
     assert (len(lines[0]["sha256"]), lines[1]["sha256"]) == (64, "")
+    assert [(line["findings"], line["unexplained"]) for line in lines] == [("1", "1"), ("1", "")]
     assert write_sweep_csv([], tmp_path).read_text() == "\n"
 
 
@@ -41,6 +42,11 @@ def test_the_table_has_a_column_a_route_and_marks_what_is_no_maximum(tmp_path):
     assert r"kernel &  & torch (torch 2.13) & ort-cpu (plugin 1) & tf2onnx\_a+ort-cpu (plugin 1) \\" in lines
     assert r"tanh & value & $0.75$ & $1.5\cdot 10^{7}$\textsuperscript{*} & -- \\" in lines
     assert r"silu & value & -- & -- & $0.75$\textsuperscript{\dag} \\" in lines
+
+
+def test_of_several_ranges_of_a_route_the_table_has_the_one_of_most_inputs(tmp_path):
+    sweeps = [sweep("torch", error=7.5), sweep("torch", extent="sample", error=3.5, chunks=200)]
+    assert r"tanh & value & $7.5$ \\" in write_sweep_table(sweep_rows(sweeps), tmp_path).read_text("utf-8").splitlines()
 
 
 def test_routes_with_the_same_digests_are_bit_identical():
@@ -76,6 +82,7 @@ def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
     assert torch["map"][0][:3] == [0.75, None, 0.75]
     assert torch["findings"] == [["nan-made", 3, "0x1", "0x2", "", "new"]]
     assert torch["chunks"] == "256 of 256"
+    assert data["rows"][1]["findings"] == [["nan-made", 3, "0x1", "0x2", "", "not looked for yet"]]
 
 
 def test_a_phone_shows_the_page_and_no_foreign_word_is_markup(browse, too_small, tmp_path):

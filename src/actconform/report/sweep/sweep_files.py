@@ -6,7 +6,6 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from actconform.exhaustive.patterns import CHUNKS
 from actconform.files import write_bytes
 from actconform.report.files.foreign_cells import csv_cell, latex_cell, latex_number
 from actconform.sweep.summary import COUNTED, WITHIN
@@ -80,7 +79,7 @@ def _line(row: SweepRow) -> dict[str, Any]:
         "flushed_first": counted.flushed.first,
         "flushed_last": counted.flushed.last,
         "findings": len(findings),
-        "unexplained": sum(not finding.deviation for finding in findings),
+        "unexplained": sum(not finding.deviation for finding in findings) if row.complete else "",
         "decided_by_arb": counted.near_midway - counted.undecided,
         "undecided": counted.undecided,
         "sha256": row.sha256,
@@ -90,12 +89,13 @@ def _line(row: SweepRow) -> dict[str, Any]:
 def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
     """Write sweep.tex into `folder`, for booktabs: maximal errors in ULP, a row a kernel and aspect, a column a route. Raises OSError.
 
-    A sweep that is not complete has a dagger, one of fewer than all inputs gives a lower bound, and an asterisk.
+    A sweep that is not complete has a dagger, one of fewer than all inputs gives a lower bound, and an asterisk. Of several ranges of a route the
+    sweep of most inputs counts.
     """
     columns = list(dict.fromkeys((row.identity.case.route, row.version) for row in rows))
     cells = {
         (row.identity.case.subject, row.identity.case.aspect, row.identity.case.route, row.version): _ulp(row)
-        for row in rows
+        for row in sorted(rows, key=lambda row: row.statistics.inputs)
     }
     head = " & ".join(["kernel", "", *(latex_cell(f"{route} ({version})") for route, version in columns)])
     body = [
@@ -120,5 +120,5 @@ def write_sweep_table(rows: Sequence[SweepRow], folder: Path) -> Path:
 
 def _ulp(row: SweepRow) -> str:
     shown = latex_number(row.statistics.ulp.error)
-    mark = r"\dag" if row.chunks < CHUNKS else "" if row.identity.extent == "all" else "*"
+    mark = r"\dag" if not row.complete else "" if row.identity.extent == "all" else "*"
     return rf"${shown}$\textsuperscript{{{mark}}}" if mark else f"${shown}$"

@@ -67,7 +67,7 @@ def _row(row: SweepRow) -> dict[str, Any]:
                 finding.count,
                 *finding.interval,
                 finding.worst.input_hex if finding.worst else "",
-                finding.deviation or "new",
+                finding.deviation or ("new" if row.complete else "not looked for yet"),
             ]
             for finding in row.findings
         ],

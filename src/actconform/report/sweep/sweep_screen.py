@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segments
 from rich.table import Table
 
 from actconform.exhaustive.patterns import CHUNKS
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.sweep.journal import Sweep
+
+WIDEST = 1000  # columns of a table
 
 
 class SweepProgress(LiveBar):
@@ -75,10 +78,12 @@ def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:
         cells += [("≈" if counted.undecided else "") + right]
         cells += [share(counted.below(ulp), counted.inputs) for ulp in WITHIN]
         findings = joined_binades(counted.findings)
-        new = sum(not finding.deviation for finding in findings)
+        new = sum(not finding.deviation for finding in findings) if sweep.complete else "?"
         cells += [f"{new}/{len(findings)}" if findings else "none"]
         grid.add_row(*map(plain, cells))
-    console.print(grid)
+    # as wide as it is: a number that is cut at the edge would be another one
+    whole = console.measure(grid, options=console.options.update_width(WIDEST)).maximum
+    console.print(Segments(console.render(grid, console.options.update_width(whole))), soft_wrap=True, end="")
 
 
 def short_error(error: float) -> str:
