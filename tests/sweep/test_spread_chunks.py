@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,15 @@ from actconform.cluster.connection import Cluster
 from actconform.cluster.opened import opened_on
 from actconform.errors import SweepError, UsageError
 from actconform.exhaustive.statistics import SweepStatistics
+from actconform.plugin.loader import GROUP, load_plugins
 from actconform.settings import Config
 from actconform.sweep.differing_bits import BitsComparison, Compared, SweptRoute, compare_chunks
 from actconform.sweep.journal import Sweep, SweepIdentity, SweptChunk
+from actconform.sweep.known_causes import Explanations
 from actconform.sweep.runner import SweptProgram, sweep_chunks
 from actconform.sweep.spread_chunks import SpreadSweep
-from actconform.types import Case
-from actconform.types.cause import Register
+from actconform.types import Case, FindingClass
+from actconform.types.cause import Cause, Cover, Register
 from actconform.workers.client import Worker
 
 if TYPE_CHECKING:
@@ -104,6 +107,26 @@ def test_a_kernel_that_is_refused_ends_the_sweep_in_the_backends_words(cluster: 
 def test_a_backend_that_cannot_compute_is_told(cluster: LocalCluster) -> None:
     with pytest.raises(UsageError, match=r"no-device: .*no device"):
         spread(cluster, Case("relu", "value", "f32", "no-device"))
+
+
+def test_causes_are_looked_for_on_a_worker_and_are_those_of_this_machine(cluster: LocalCluster) -> None:
+    case = Case("thresholded-relu", "value", "f32", "stand-in")  # which loses NaN
+    identity = SweepIdentity(actconform="1.0", case=case, extent="sample", definition="", provider="made 1", facts={})
+    covers = (Cover(class_=FindingClass.NAN_LOST, kernels=(case.subject,)),)
+    register = Register(
+        causes=(Cause(id="loses-nan", reason="", link="unreported", since="0.1", routes=("stand-in",), covers=covers),)
+    )
+    done: list[SweptChunk] = []
+    with Worker("stand-in", plugins=(PLUGIN,)) as worker:
+        sweep_chunks(program(case), (63, 127), [worker], NEVER, done.append)
+        sweep = Sweep(identity=identity, chunks={chunk.chunk: chunk for chunk in done})
+        points = [EntryPoint("core", "actconform.plugin.builtin:Builtin", GROUP), EntryPoint("made", PLUGIN, GROUP)]
+        wanted = Explanations(load_plugins(entry_points=points), register, 60.0).of_sweep(sweep, None, worker)
+    with Cluster(cluster.scheduler_address) as connected, opened_on(connected, Config(), Register(), (PLUGIN,)) as run:
+        spread_sweep = SpreadSweep(connected, run)
+        spread_sweep.started("stand-in")
+        assert spread_sweep.explained(sweep, "stand-in", None, register, 60.0) == wanted
+    assert [each.cause for each in wanted] == ["loses-nan"]
 
 
 def swept(route: str, chunks: dict[int, str]) -> SweptRoute:

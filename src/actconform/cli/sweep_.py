@@ -212,7 +212,7 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
                 running.failed = True
                 running.refused.append(f"failed: {error}")
         if sweep.complete:
-            _explain(running, sweep, artifact, _workers(running, backend)[0], journal)
+            _explain(running, sweep, artifact, journal)
         elif time.monotonic() >= running.deadline and not running.ending:
             running.ending = f"the budget of {request.budget} is used up"
 
@@ -299,14 +299,15 @@ def _spread(address: str, running: _Running, config: Config) -> SpreadSweep:
     return SpreadSweep(cluster, running.stack.enter_context(opened_on(cluster, config, running.catalog.register)))
 
 
-def _explain(running: _Running, sweep: Sweep, artifact: Artifact | None, worker: Worker, journal: SweepJournal) -> None:
-    """Look for causes of what breaks a limit, and note them."""
-    case, facts = sweep.identity.case, sweep.identity.facts
+def _explain(running: _Running, sweep: Sweep, artifact: Artifact | None, journal: SweepJournal) -> None:
+    """Look for causes of what breaks a limit, where the backend computes, and note them."""
+    explanations, backend = running.explanations, running.catalog.worker(sweep.identity.case)
     try:
-        if is_sampled(running.catalog.kernels[case.subject]):
-            covered = running.explanations.explained_rows(case, artifact, sweep.chunks.values(), worker, facts)
+        if running.spread:
+            register, timeout = explanations.register, explanations.timeout
+            covered = running.spread.explained(sweep, backend, artifact, register, timeout)
         else:
-            covered = running.explanations.explained(case, artifact, sweep.statistics.findings, worker, facts)
+            covered = explanations.of_sweep(sweep, artifact, _workers(running, backend)[0])
     except SweepError as error:
         running.failed = True
         running.refused.append(f"failed: {error}")

@@ -204,6 +204,11 @@ class OpenLine:
         """The process of the backend."""
         return self._context.worker
 
+    @property
+    def catalog(self) -> Catalog:
+        """What is installed here."""
+        return self._context.catalog
+
     def start(self) -> LineStart:
         """Start the backend, unless it was before. Raises WorkerError where the run is over."""
         if self._start is None:

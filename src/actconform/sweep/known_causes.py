@@ -13,7 +13,7 @@ from actconform.errors import SweepError, WorkerError
 from actconform.exhaustive.measure import SweptFunction
 from actconform.run.subject import subject_of
 from actconform.sweep.journal import CoveredFinding
-from actconform.sweep.row_sample import answered_rows, row_vectors
+from actconform.sweep.row_sample import answered_rows, is_sampled, row_vectors
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.verdict.causes.explain import Explainer, Situation
 from actconform.workers.protocol import Call, Job
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.plugin.loader import Catalog
-    from actconform.sweep.journal import SweptChunk
+    from actconform.sweep.journal import Sweep, SweptChunk
     from actconform.types import Artifact, Case, Finding, Place
     from actconform.types.cause import Register
     from actconform.verdict.causes.explain import Coverage
@@ -41,6 +41,13 @@ class Explanations(NamedTuple):
     catalog: Catalog
     register: Register
     timeout: float
+
+    def of_sweep(self, sweep: Sweep, artifact: Artifact | None, worker: Worker) -> list[CoveredFinding]:
+        """Return the findings of a complete sweep that are explained. Raises SweepError where the program fails at their inputs."""
+        case, facts = sweep.identity.case, sweep.identity.facts
+        if is_sampled(self.catalog.kernels[case.subject]):
+            return self.explained_rows(case, artifact, sweep.chunks.values(), worker, facts)
+        return self.explained(case, artifact, sweep.statistics.findings, worker, facts)
 
     def explained(
         self,

@@ -10,6 +10,7 @@ from distributed import KilledWorker, as_completed
 
 from actconform.cluster.tasks import LineFacts, open_line, start_line
 from actconform.errors import SweepError, UsageError
+from actconform.sweep.known_causes import Explanations
 from actconform.sweep.runner import swept
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from actconform.cluster.connection import Cluster
     from actconform.sweep.differing_bits import BitsComparison, Compared, UnequalChunk
-    from actconform.sweep.journal import SweptChunk
+    from actconform.sweep.journal import CoveredFinding, Sweep, SweptChunk
     from actconform.sweep.runner import SweptProgram
+    from actconform.types import Artifact
+    from actconform.types.cause import Register
     from actconform.workers.protocol import Handshake
 
 
@@ -58,6 +61,18 @@ class SpreadSweep:
             swept_on_worker, list(chunks), **job, resources=self._resources(program.case.id, [backend]), pure=False
         )
         self._take(program.case.id, futures, on_chunk)
+
+    def explained(
+        self, sweep: Sweep, backend: str, artifact: Artifact | None, register: Register, timeout: float
+    ) -> list[CoveredFinding]:
+        """Return the findings of a complete sweep that causes explain, looked for where the backend is. Raises SweepError as `Explanations` does."""
+        covered: list[CoveredFinding] = []
+        name, job = sweep.identity.case.id, {"register": register, "timeout": timeout}
+        future = self._submit(
+            name, [backend], explained_on_worker, sweep, artifact, run=self._run, backend=backend, **job
+        )
+        self._take(name, [future], covered.extend)
+        return covered
 
     def comparable(self, comparison: BitsComparison) -> tuple[list[UnequalChunk], list[str]]:
         """Return the chunks of a comparison that a worker can compare, and of what pairs none can, and why.
@@ -126,7 +141,7 @@ def _result(name: str, future: Future[Any]) -> Any:
         return future.result()
     except KilledWorker as error:
         raise SweepError(
-            f"{name}: {error.allowed_failures + 1} Dask workers died while they computed one chunk"
+            f"{name}: {error.allowed_failures + 1} Dask workers died while they computed one task"
         ) from None
 
 
@@ -139,6 +154,15 @@ def swept_on_worker(
             return None, {}
         line.start()
         return swept(line.worker, program, chunk), line.facts()
+
+
+def explained_on_worker(
+    sweep: Sweep, artifact: Artifact | None, *, run: str, backend: str, register: Register, timeout: float
+) -> tuple[list[CoveredFinding], LineFacts]:
+    """Look for causes of a sweep's findings on this worker; return what is explained, and what the worker's answers depend on."""
+    with open_line(run, backend) as line:
+        line.start()
+        return Explanations(line.catalog, register, timeout).of_sweep(sweep, artifact, line.worker), line.facts()
 
 
 def compared_on_worker(chunk: UnequalChunk, *, run: str, deadline: float) -> tuple[Compared | None, LineFacts]:
