@@ -430,3 +430,30 @@ def test_outputs_that_are_no_numbers_are_left_out_and_named(tmp_path: Path):
     assert "outputs that are no tensors of numbers are not compared: label" in source.notes
     alone = "g (string[2] s) => (string[2] label) { label = Identity(s) }"
     assert "gives no tensor of numbers" in refused(saved(tmp_path, PREFIX + alone))
+
+
+IN_A_BRANCH = """(float[b, 3] x, bool c) => (float[b, 3] y) {
+    y = If (c) <then_branch = t () => (float[b, 3] p) { p = Softmax <axis = 1.0> (x) }, else_branch = e () => (float[b, 3] q) { q = Relu (x) }>
+}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ("(float[b, 3] x) => (float[b, 3] y) { y = Softmax <axis = 1.0> (x) }", "-> y (Softmax)"),
+        ("(float[b, 3] x) => (float[b, 3] y) { y = Softmax <axis = [1]> (x) }", "-> y (Softmax)"),
+        ("(float[b, 3] x) => (float[b, 3] y) { y = LeakyRelu <alpha = 1> (x) }", "-> y (LeakyRelu)"),
+        (IN_A_BRANCH, "-> p (Softmax)"),
+    ],
+)
+def test_an_attribute_of_a_type_that_its_operator_does_not_take_is_refused(tmp_path, body, place):
+    words = graph_words(tmp_path, f"g {body}")
+    assert f"node {place} has the attribute" in words
+    assert "and its operator takes " in words
+
+
+def test_attributes_that_the_operator_does_not_have_and_those_of_functions_are_no_misfit(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        g (float[b, 3] x) => (float[b, 3] y) { h = Relu <axis = 1.0> (x)  y = local.Softmax <axis = 1> (h) }
+        <domain: "local", opset_import: ["" : 17]> Softmax <axis> (x) => (y) { y = Softmax <axis: int = @axis> (x) }"""
+    assert read_source(saved(tmp_path, text)).nodes == 2

@@ -213,6 +213,28 @@ def test_several_models_are_linted_each_and_one_that_cannot_be_read_keeps_none_f
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["empty.onnx", "gone.onnx"]
 
 
+def test_an_attribute_of_the_wrong_type_is_refused_after_the_others_were_linted(cli, tmp_path):
+    write(tmp_path / "typed.onnx", "h = Gemm (x, w, b)  y = Softmax <axis = 1.0> (h)")
+    write(tmp_path / "bad.onnx")
+    done = cli("lint", "typed.onnx", "bad.onnx")
+    assert done.code == 2
+    assert "error   AC101  y (Softmax)" in done.out
+    (line,) = done.err.splitlines()
+    assert (
+        "typed.onnx: node -> y (Softmax) has the attribute 'axis' of type FLOAT, and its operator takes INT there"
+        in line
+    )
+
+
+def test_axes_that_the_shapes_do_not_have_end_no_lint(cli, tmp_path):
+    write(tmp_path / "axis.onnx", "y = Softmax <axis = 2> (x)")
+    nodes = "e = Exp (a)  s = ReduceSum (e, axes)  y = Div (e, s)"
+    constants = {"a": np.float32(1), "axes": np.int64([0])}
+    write(tmp_path / "scalar.onnx", nodes, constants, "float y")
+    done = cli("lint", "axis.onnx", "scalar.onnx")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "2 models: 2 clean, 0 not clean")
+
+
 def test_several_models_are_one_json_document(cli, tmp_path):
     write(tmp_path / "bad.onnx")
     write(tmp_path / "good.onnx", "h = Gemm (x, w, b)  y = Relu (h)")

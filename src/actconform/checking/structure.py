@@ -30,8 +30,9 @@ _SHOWN = 5  # names in a message
 def expect_sound(model: onnx.ModelProto) -> None:
     """Raise UsageError, in words, where a model has no nodes, an opset that is not known here, or a graph that is none.
 
-    That is: a tensor that two nodes give, one that is read and that nothing gives, a cycle; in bodies of control flow and functions
-    too. Functions that call one another without end. Nodes that stand before those which they read are sorted: runtimes take them.
+    That is: a tensor that two nodes give, one that is read and that nothing gives, a cycle, an attribute of another type than its
+    operator takes; in bodies of control flow and functions too. Functions that call one another without end. Nodes that stand before
+    those which they read are sorted: runtimes take them.
     """
     if not model.graph.node:
         raise UsageError("has no nodes: there is nothing to check")
@@ -48,6 +49,8 @@ def expect_sound(model: onnx.ModelProto) -> None:
             _expect_unique(body, inputs, [] if body is function else [tensor.name for tensor in body.initializer])
             _sort_nodes(body)
         _expect_given(function, set(function.input), where)
+    for node, opsets in _operator_nodes(model):
+        _expect_attribute_types(node, opsets)
     try:
         expect_sane_size(model)
     except TooLargeError as error:
@@ -56,15 +59,22 @@ def expect_sound(model: onnx.ModelProto) -> None:
 
 def undefined_operators(model: onnx.ModelProto) -> list[str]:
     """Return the operators that neither the standard nor ONNX Runtime's domains nor the model's functions define, as "domain:name"."""
+    undefined = [
+        one_line(f"{_domain(node.domain) or 'ai.onnx'}:{node.op_type}")
+        for node, opsets in _operator_nodes(model)
+        if not is_defined(node, opsets)
+    ]
+    return list(dict.fromkeys(undefined))
+
+
+def _operator_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Mapping[str, int]]]:
+    """Yield the nodes at any depth, in functions too, that call no function of the model; with the opsets that hold there."""
     functions = {(_domain(function.domain), function.name) for function in model.functions}
-    undefined = []
     for holder, body in ((model, model.graph), *((function, function) for function in model.functions)):
         opsets = opsets_of(holder)
         for node in deep(body.node):
-            domain = _domain(node.domain)
-            if (domain, node.op_type) not in functions and not is_defined(node, opsets):
-                undefined.append(one_line(f"{domain or 'ai.onnx'}:{node.op_type}"))
-    return list(dict.fromkeys(undefined))
+            if (_domain(node.domain), node.op_type) not in functions:
+                yield node, opsets
 
 
 def opsets_of(holder: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
@@ -75,14 +85,35 @@ def opsets_of(holder: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
 def is_defined(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     """Return whether the standard, at that version, or ONNX Runtime's domains define the operator of a node; functions aside."""
     domain = _domain(node.domain)
-    version = min(max(opsets.get(domain, 1), 1), _NO_OPSET)
-    return domain.startswith(CONTRIB_PREFIXES) or onnx.defs.has(node.op_type, version, domain)
+    return domain.startswith(CONTRIB_PREFIXES) or onnx.defs.has(node.op_type, _version(domain, opsets), domain)
 
 
 def label(node: onnx.NodeProto) -> str:
     """Return what messages call a node: its name or what it gives, and its operator."""
     name = node.name or "-> " + ", ".join(filter(None, node.output))
     return one_line(f"{name} ({node.op_type})", 200)
+
+
+def _version(domain: str, opsets: Mapping[str, int]) -> int:
+    return min(max(opsets.get(domain, 1), 1), _NO_OPSET)
+
+
+def _expect_attribute_types(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+    """Raise UsageError where an attribute has another type than the operator's schema says; what stands for a function's is left."""
+    domain = _domain(node.domain)
+    version = _version(domain, opsets)
+    if not onnx.defs.has(node.op_type, version, domain):
+        return
+    schema: Any = onnx.defs.get_schema(node.op_type, version, domain)
+    for attribute in node.attribute:
+        stated = schema.attributes.get(attribute.name)
+        if stated is None or attribute.ref_attr_name or attribute.type == stated.type.value:
+            continue
+        given = onnx.AttributeProto.AttributeType.Name(attribute.type)
+        raise UsageError(
+            f"node {label(node)} has the attribute {one_line(attribute.name)!r} of type {given}, and its operator takes "
+            f"{stated.type.name} there: export it again"
+        )
 
 
 def _expect_known_opset(model: onnx.ModelProto) -> None:

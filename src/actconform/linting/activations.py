@@ -34,7 +34,7 @@ class GraphActivation(NamedTuple):
     def units(self) -> int | None:
         """How many numbers a softmax makes to sum to 1; None where that is open."""
         dims = self.graph.dims(self.result) or self.graph.dims(self.argument)
-        if dims is None or not self.axes:
+        if dims is None or not self.axes or max(self.axes) >= len(dims):  # the graph may state shapes that cannot be
             return None
         count = 1
         for axis in self.axes:

@@ -187,7 +187,7 @@ class LintedGraph:
         stated = attribute_of(node, "axes", None)
         if stated is None and len(node.input) > 1 and (values := self.constant(node.input[1])) is not None:
             stated = [int(axis) for axis in values.flat]
-        if dims is None or stated is None:
+        if not dims or stated is None:
             return ()
         return tuple(sorted(axis % len(dims) for axis in stated))
 
