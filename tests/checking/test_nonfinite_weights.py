@@ -65,7 +65,6 @@ SPOILED = {
     "a NaN that is added": ("y = Add (x, w)", row(NAN)),
     "a NaN that bounds": ("y = Max (x, w)", row(NAN)),
     "a product by an infinity": ("y = Mul (x, w)", row(INF)),
-    "a quotient by an infinity": ("y = Div (x, w)", row(INF)),
     "an infinite row of a table": ("i = Cast <to = 7> (x)  r = Gather (w, i)  s = Add (r, r)  y = LayerNormalization (s, v)", matrix(INF)),
     "a NaN in a row of a table": ("i = Cast <to = 7> (x)  r = Gather (w, i)  y = Add (r, r)", matrix(NAN)),
     "an infinite bias before a product": ("h = Gemm (x, v, w)  r = Relu (h)  y = MatMul (r, v)", row(INF)),
@@ -102,6 +101,8 @@ LEFT_ALONE = {
     "bounds": ("y = Clip (x, f, g)", -INF),
     "the start of a maximum": ("y = Max (x, w)", -INF),
     "distances to oneself": ("d = Add (x, w)  one = Div (s, d)  y = MatMul (one, v)", INF),
+    "a divisor, which gives 0": ("y = Div (x, w)", INF),
+    "a variance, which gives the bias": ("y = BatchNormalization (x, one4, one4, one4, w)", INF),
     "a comparison": ("c = Less (x, w)  y = Cast <to = 1> (c)", INF),
     "tokens that are never given": ("y = Gemm (x, v, w)", -INF),
     "a shape": ("n = Shape (w)  k = Cast <to = 1> (n)  y = Mul (x, k)", NAN),
@@ -113,7 +114,13 @@ LEFT_ALONE = {
 @pytest.mark.parametrize("case", LEFT_ALONE)
 def test_what_masks_bounds_or_fills_is_left_alone(case):
     nodes, value = LEFT_ALONE[case]
-    weights = {"w": row(value), "t": matrix(value), "v": np.ones((4, 4), np.float32), "s": np.float32(0.125)}
+    weights = {
+        "one4": np.ones(4, np.float32),
+        "w": row(value),
+        "t": matrix(value),
+        "v": np.ones((4, 4), np.float32),
+        "s": np.float32(0.125),
+    }
     numbers = {"f": np.float32(value), "g": np.float32(INF), "p": np.int64([0, 1, 0, 0])}
     assert weights_of(nodes, **weights, **numbers) == []
 

@@ -117,7 +117,7 @@ def _spoiled_outputs(samples: Sequence[CheckedSample]) -> Iterator[str]:
     for name, (count, size, place) in worst.items():
         yield f"output {one_line(name, 80)} is NaN or infinite in {count:,} of {number_of(size, 'element')} of sample {place}, as the graph is written"
     if not worst:
-        yield "with these inputs no output is NaN or infinite: they do not reach these elements"
+        yield "with these inputs no output is NaN or infinite"
 
 
 def _advice(weight: NonfiniteWeight) -> str:

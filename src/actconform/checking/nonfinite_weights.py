@@ -42,10 +42,11 @@ _KEEPS_NAN_APART: dict[str, tuple[int, ...] | None] = {
 # everywhere; None for all.
 _WEIGHS: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"), (0, 1)),
-    **dict.fromkeys(("DequantizeLinear", "PRelu", "QuantizeLinear"), (1,)),
+    **dict.fromkeys(("DequantizeLinear", "PRelu"), (1,)),
+    "BatchNormalization": (0, 1, 2, 3),  # an infinite variance leaves its bias
     **dict.fromkeys(
         """
-        BatchNormalization Cos Einsum GRU GroupNormalization InstanceNormalization LRN LSTM LayerNormalization LpNormalization
+        Cos Einsum GRU GroupNormalization InstanceNormalization LRN LSTM LayerNormalization LpNormalization
         MeanVarianceNormalization RMSNormalization RNN Sin Tan
         """.split()  # noqa: SIM905
     ),
@@ -183,8 +184,6 @@ class _Harm:
             return is_defined and not _is_moved(use, position) and not _has(_KEEPS_NAN_APART, operator, position)
         if standard and operator == "Mul":  # a mask of 0 and 1 times an infinity masks nothing: 0 inf is NaN
             return bare and not self._is_constant(use, 1 - position)
-        if standard and operator == "Div" and position == 1:
-            return bare  # x / inf is 0 for all x
         return standard and _has(_WEIGHS, operator, position)
 
     def _passed_on(self, use: Use, position: int, value: float) -> float | None:
