@@ -137,6 +137,16 @@ def test_an_overflow_of_the_format_is_right_and_told():
     assert (early["y"].explained, early["y"].overflowed, early["y"].nonfinite) == (False, 0, 1)
 
 
+@pytest.mark.parametrize("y", [[np.nan, np.e], [np.inf, np.e], [2e43, np.e]])
+def test_a_hidden_tensor_beyond_the_format_may_be_infinite_or_held_wider(y):
+    model = made("(float[n] x, double[n] z) => (double[n] y) { a = Exp (x)  b = Cast <to = 11> (a)  y = Mul (b, z) }")
+    x, z = np.float32([100, 1]), np.float64([0 if np.isnan(y[0]) else 1, 1])
+    verdicts, _ = judged(model, {"x": x, "z": z}, {"y": np.float64(y)})
+    assert verdicts["y"].explained
+    other, _ = judged(model, {"x": x, "z": z}, {"y": np.float64([y[0], np.nan])})
+    assert (other["y"].explained, other["y"].place) == (False, (1,))
+
+
 def test_a_subnormal_result_may_be_flushed_and_a_normal_one_may_not():
     model = made("(float[n] x) => (float[n] y) { y = Mul (x, tiny) }", {"tiny": np.float32(1e-30)})
     flushed, _ = judged(model, {"x": np.float32([1e-10])}, {"y": np.float32([0])})

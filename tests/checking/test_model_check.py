@@ -94,6 +94,13 @@ def test_an_overflow_of_the_format_is_the_fault_of_the_graph(runtime):
         assert output.overflowed == 1
 
 
+def test_an_overflow_within_what_a_runtime_fuses_is_the_fault_of_the_graph_too(runtime):
+    model = made("(float[n] x) => (float[n] y) { h = Mul (x, x)  y = Mul (h, z) }", {"z": np.float32([0, 1])})
+    answer = only(checked(model, {"x": np.float32([2e30, 1])}, runtime("right")))
+    assert (answer.fault.blame, answer.fault.node) == ("graph", "Mul:h")
+    assert answer.outputs[0].nonfinite == 1
+
+
 def test_saved_outputs_of_another_model_are_the_fault_of_the_graph(runtime):
     result = checked(ELEMENTWISE, X, runtime("right"), saved={"y": -X["x"]})
     right, saved = result.runtimes

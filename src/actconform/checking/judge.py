@@ -93,7 +93,8 @@ class Judge:
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
-                self._values[name], self._carried[name] = bounded[i], self.place
+                self._values[name] = carried_as(bounded[i], FORMATS.get(node.types[i]))
+                self._carried[name] = self.place
 
     def _segment(self) -> tuple[str, ...]:
         """Return the nodes since the last tensors that were seen, up to the one that is judged now, in the order of the graph."""
@@ -262,6 +263,20 @@ def read_as(array: Array, *, doubt: bool = True) -> Approximation:
         return Approximation(value)
     with np.errstate(invalid="ignore", over="ignore"):
         return Approximation(value, np.nan_to_num(unit * np.abs(value) + 2.0**-25, posinf=np.inf))
+
+
+def carried_as(expected: Approximation, fmt: FloatFormat | None) -> Approximation:
+    """Return what a consumer may have read of a tensor that was not seen.
+
+    Where the true value lies beyond the format, that is its true value, held wider, or an infinity, and what follows may be NaN: anything
+    is possible there.
+    """
+    if fmt is None or expected.value.dtype.kind != "f":
+        return expected
+    beyond = np.isfinite(expected.value) & (expected.size >= fmt.overflow)
+    if not beyond.any():
+        return expected
+    return Approximation(expected.value, np.where(beyond, np.inf, 0.0 if expected.error is None else expected.error))
 
 
 def _verdict(
