@@ -55,6 +55,13 @@ def test_where_rounding_explains_all_it_says_how_near_and_how_sharp():
     assert "BLAME" not in shown
 
 
+def test_bounds_that_are_all_zero_hide_no_fault():
+    exact = made_check.tensor("r", 0.0, "Reshape", looseness=0.0)
+    shown = text(made_check.check(made_check.runtime(levels=[made_check.level(tensors=[exact])])))
+    assert "1 tensor judged" in shown
+    assert "unseen" not in shown
+
+
 def test_a_tensor_over_its_bound_that_is_no_fault_is_told_in_words():
     exact = made_check.tensor("quantize", made_check.INF, "QuantizeLinear", got=214.0, wanted=215.0)
     shown = " ".join(text(made_check.check(made_check.runtime(levels=[made_check.level(tensors=[exact])]))).split())

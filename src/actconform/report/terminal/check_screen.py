@@ -236,9 +236,10 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
             ]
         )
         loosest = max(levels, key=lambda power: power.loosest)
-        where = f" (level {name_shown(loosest.level)})" if loosest.level else ""
-        limit = f"a fault below {share_shown(loosest.loosest)} of its largest value"
-        yield f"loosest at {name_shown(loosest.loosest_node)}{where}: {limit} may go unseen there"
+        if loosest.loosest > 0:
+            where = f" (level {name_shown(loosest.level)})" if loosest.level else ""
+            limit = f"a fault below {share_shown(loosest.loosest)} of its largest value"
+            yield f"loosest at {name_shown(loosest.loosest_node)}{where}: {limit} may go unseen there"
     for power in powers(runtime):
         if power.blind:
             at = f" at level {name_shown(power.level)}" if power.level else ""
