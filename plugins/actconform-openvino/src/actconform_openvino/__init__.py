@@ -84,8 +84,8 @@ class Graph(Program):
         """Return every output by name, in memory of its own; OpenVINO raises where names, ranks or types are wrong."""
         # Held until it has answered: a tensor of OpenVINO before 2025 does not hold the memory that it reads.
         arrays = {name: np.asarray(x, order="C") for name, x in inputs.items() if name not in self._dropped}
-        found = zip(self._names, self._request().infer({n: _tensor(x) for n, x in arrays.items()}).items(), strict=True)
-        return {name: y.view(BITS.get(port.element_type.to_string(), y.dtype)) for name, (port, y) in found}
+        pairs = zip(self._names, self._request().infer({n: _tensor(x) for n, x in arrays.items()}).items(), strict=True)
+        return {name: y.view(BITS.get(port.element_type.to_string(), y.dtype)) for name, (port, y) in pairs}
 
 
 def words(error: Exception) -> str:

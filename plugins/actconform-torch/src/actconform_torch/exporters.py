@@ -192,17 +192,17 @@ def _kernel_call(kernel: Kernel, dtype: str) -> Call:
 def _model_call(model: Model, dtype: str, constants: Bundle | None) -> Call:
     """Return a model as its users export it: parameters as inputs for the sake of gradients, or folded in, as they ship it."""
     network = Network(model)
-    inputs = [one for one in model.inputs if constants is None or one.role != "target"]
-    dynamic: dict[str, dict[int, str]] = {one.name: {0: "batch"} for one in inputs}
-    samples = [_sample([SIZES["b"], *one.shape], dtype) for one in inputs]
+    inputs = [tensor for tensor in model.inputs if constants is None or tensor.role != "target"]
+    dynamic: dict[str, dict[int, str]] = {tensor.name: {0: "batch"} for tensor in inputs}
+    samples = [_sample([SIZES["b"], *tensor.shape], dtype) for tensor in inputs]
     if constants is not None:
         return Call(network.shipped(constants), tuple(samples), dynamic, (OUTPUT,))
-    dynamic |= {one.name: {} for one in model.parameters}
-    samples += [_sample(one.shape, dtype) for one in model.parameters]
+    dynamic |= {tensor.name: {} for tensor in model.parameters}
+    samples += [_sample(tensor.shape, dtype) for tensor in model.parameters]
 
     def values(*tensors: Tensor) -> tuple[Tensor, ...]:
-        found = network(dict(zip(dynamic, tensors, strict=True)))
-        return found[model.output], found[LOSS], *found.values()
+        values = network(dict(zip(dynamic, tensors, strict=True)))
+        return values[model.output], values[LOSS], *values.values()
 
     outputs = (OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers))
     return Call(_module(values).train(model.training), tuple(samples), dynamic, outputs)

@@ -127,7 +127,10 @@ class Network:
         """Return the state of `module`, laid out as its users hold it; what torch would write to is copied."""
         state: dict[str, Tensor] = {}
         for name, built in self._built.items():
-            short = {one.name.rpartition(".")[2]: parameters[one.name] for one in self._model.parameters_of(name)}
+            short = {
+                parameter.name.rpartition(".")[2]: parameters[parameter.name]
+                for parameter in self._model.parameters_of(name)
+            }
             state |= {
                 f"layers.{_key(name)}.{place}": tensor.contiguous() for place, tensor in built.state(short).items()
             }
@@ -151,7 +154,7 @@ class Network:
         """Return every layer's value for the model's inputs, canonical, and a state of `module`."""
         from torch.func import functional_call
 
-        inputs = {one.name: tensors[one.name] for one in self._model.inputs}
+        inputs = {tensor.name: tensors[tensor.name] for tensor in self._model.inputs}
         values: dict[str, Tensor] = functional_call(self.module, state, (inputs,))
         return values
 
@@ -162,7 +165,7 @@ class Network:
         model, layers = self._model, self.module
         tensors = {name: tensor_of(array).clone() for name, array in parameters.items()}
         layers.load_state_dict(self.state(tensors), assign=True)
-        names = [one.name for one in model.inputs if one.role != "target"]
+        names = [tensor.name for tensor in model.inputs if tensor.role != "target"]
 
         class Shipped(Module):
             def __init__(self) -> None:
@@ -182,20 +185,20 @@ def _module(model: Model, built: Mapping[str, BuiltLayer]) -> Module:
     class Layers(Module):
         def __init__(self) -> None:
             super().__init__()
-            modules = {_key(name): one.compute for name, one in built.items() if isinstance(one.compute, Module)}
+            modules = {_key(name): layer.compute for name, layer in built.items() if isinstance(layer.compute, Module)}
             self.layers = ModuleDict(modules)
 
         def forward(self, inputs: Mapping[str, Tensor], layers: Iterable[Layer] = model.layers) -> dict[str, Tensor]:
-            known = {name: _channels_first(x).contiguous() for name, x in inputs.items()}
+            values = {name: _channels_first(x).contiguous() for name, x in inputs.items()}
             for layer in layers:
-                read = [known[name] for name in layer.inputs]
-                one = built[layer.name]
-                compute = self.layers[_key(layer.name)] if isinstance(one.compute, Module) else one.compute
-                if one.channels_last:
-                    known[layer.name] = _channels_first(compute(*map(_channels_last, read)))
+                read = [values[name] for name in layer.inputs]
+                step = built[layer.name]
+                compute = self.layers[_key(layer.name)] if isinstance(step.compute, Module) else step.compute
+                if step.channels_last:
+                    values[layer.name] = _channels_first(compute(*map(_channels_last, read)))
                 else:
-                    known[layer.name] = compute(*read)
-            return {layer.name: _channels_last(known[layer.name]) for layer in layers}
+                    values[layer.name] = compute(*read)
+            return {layer.name: _channels_last(values[layer.name]) for layer in layers}
 
     return Layers()
 
