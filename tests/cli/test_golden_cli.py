@@ -7,11 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from missing_package import take_away
 
 from actconform.catalog.kernels import UNARY
 from actconform.exhaustive.statistics import BinadeErrors, SweepStatistics, WorstError
@@ -197,14 +197,7 @@ def test_minting_tells_what_it_wrote_and_diff_finds_nothing(call, folder: Path, 
 
 @pytest.mark.parametrize("words", [("mint", "--folder", "new", "relu"), ("verify", "relu")])
 def test_without_python_flint_the_message_says_what_to_install(words: tuple[str, ...], call, monkeypatch):
-    def version(package: str) -> str:
-        if package == "python-flint":
-            raise metadata.PackageNotFoundError(package)
-        return versions(package)
-
-    versions = metadata.version
-    monkeypatch.setattr(metadata, "version", version)
-    monkeypatch.setitem(sys.modules, "flint", None)
+    take_away(monkeypatch, "flint")
     code, output, message = call("golden", *words)
     assert (code, output) == (2, "")
     assert 'pip install "actconform[golden]"' in message

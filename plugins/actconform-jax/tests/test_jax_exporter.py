@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_jax import Jax2Onnx, JaxBackend
 from actconform_jax.exporters import _converted
+from tests.missing_package import take_away
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 MLP = next(model for model in networks() if model.name == "mlp-relu")
@@ -71,6 +71,6 @@ def test_a_refusal_keeps_its_words() -> None:
 
 
 def test_without_jax2onnx_the_export_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    take_away(monkeypatch, "jax2onnx")
     with pytest.raises(Unavailable, match=r"pip install \"actconform-jax\[export\]"):
         Jax2Onnx().export(KERNELS["relu"], "f32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from actconform.workers.protocol import ExportJob
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin
 from actconform_keras.keras_module import keras_on
+from tests.missing_package import take_away
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,7 @@ def test_a_kernel_without_an_implementation_is_unsupported() -> None:
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_without_tf2onnx_an_export_is_unavailable(exporter: type[Exporter], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    take_away(monkeypatch, "tf2onnx")
     with pytest.raises(Unavailable, match=r"tf2onnx.*pip install \"actconform\[keras\]"):
         exporter().export(KERNELS["relu"], "f32")
 

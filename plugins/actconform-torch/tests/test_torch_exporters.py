@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from actconform_torch import TorchDynamo, TorchScript, plugin
 from actconform_torch import torch_module as module
 from actconform_torch.export_refusal import refusal_of_export
 from actconform_torch.exporters import SIZES
+from tests.missing_package import take_away
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,7 @@ def test_a_kernel_without_an_implementation_is_unsupported() -> None:
 
 
 def test_without_onnxscript_dynamo_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    take_away(monkeypatch, "onnxscript")
     with pytest.raises(Unavailable, match=r"onnxscript.*pip install .actconform\[torch\]"):
         TorchDynamo().export(KERNELS["relu"], "f32")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from fractions import Fraction
 
 import mpmath
 import numpy as np
 import pytest
+from missing_package import take_away
 
 from actconform.catalog.kernels import UNARY
 from actconform.oracle.arb.correctly_rounded import EXACT, definition, exact, exact_table
@@ -239,6 +239,6 @@ def test_what_no_precision_decides_is_an_error_not_a_number(monkeypatch: pytest.
 
 
 def test_without_python_flint_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "flint", None)
+    take_away(monkeypatch, "flint")
     with pytest.raises(ImportError, match=r'pip install "actconform\[golden\]"'):
         exact(KERNELS["tanh"], "value", np.array([1.0]))

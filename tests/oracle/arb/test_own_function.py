@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from missing_package import take_away
 
 from actconform.catalog.kernels import KERNELS
 from actconform.errors import UsageError
@@ -89,7 +89,7 @@ def test_a_branch_is_no_series():
 
 
 def test_without_flint_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "flint", None)
+    take_away(monkeypatch, "flint")
     with pytest.raises(UsageError, match=r"actconform\[golden\]"):
         own_values(lambda x: x, np.array([1.0]))
 

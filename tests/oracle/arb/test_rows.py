@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import scipy.special
+from missing_package import take_away
 from numpy.testing import assert_allclose, assert_array_equal
 
 from actconform.catalog.kernels import ROWS
@@ -200,6 +200,6 @@ def test_argmax_has_indices_and_no_gradient():
 
 
 def test_without_flint_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "flint", None)
+    take_away(monkeypatch, "flint")
     with pytest.raises(ImportError, match=r'pip install "actconform\[golden\]"'):
         exact_rows(KERNELS["softmax"], {"x": np.ones(4)}, None)
