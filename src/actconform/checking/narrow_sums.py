@@ -1,4 +1,4 @@
-"""Whether 8-bit products are wrong since a runtime adds them in pairs in 16 bits, which saturate: told by the same nodes with weights of 7 bits.
+"""Whether 8-bit products are wrong since a runtime adds them in pairs in 16 bits, which saturate: judged by the same nodes with weights of 7 bits.
 
 Kernels for x86 processors without VNNI do so (the instruction VPMADDUBSW): two products of 255 and 127 are 64,770, and 16 bits end at 32,767.
 """
