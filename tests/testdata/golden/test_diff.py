@@ -62,7 +62,7 @@ def test_a_moved_number_is_counted_in_units_of_the_last_place(folders, steps: in
     for _ in range(steps):
         array[place] = np.nextafter(array[place], np.inf)
     change(new, "relu/y.npy", array)
-    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size} numbers moved, at most {steps} ULP"]
+    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size:,} numbers moved, at most {steps} ULP"]
 
 
 def test_inputs_are_counted_in_units_of_float32(folders):
@@ -70,7 +70,7 @@ def test_inputs_are_counted_in_units_of_float32(folders):
     array = np.load(new / "relu/x.npy")
     array[:2] = np.nextafter(array[:2], np.float32(np.inf))
     change(new, "relu/x.npy", array)
-    assert diff(old, new) == [f"relu/x.npy: 2 of {array.size} numbers moved, at most 1 ULP"]
+    assert diff(old, new) == [f"relu/x.npy: 2 of {array.size:,} numbers moved, at most 1 ULP"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (1.0, np.inf)])
@@ -80,7 +80,7 @@ def test_a_number_that_became_nan_or_infinite_changed_its_class(folders, before:
         array = relu_value(folder)
         array[7] = number
         change(folder, "relu/y.npy", array)
-    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size} numbers moved, class changed"]
+    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size:,} numbers moved, class changed"]
 
 
 def test_minus_zero_is_not_zero_and_nan_is_nan(folders):
@@ -89,7 +89,7 @@ def test_minus_zero_is_not_zero_and_nan_is_nan(folders):
     assert np.isnan(array).any()
     array[np.flatnonzero(array == 0)[0]] *= -1
     change(new, "relu/y.npy", array)
-    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size} numbers moved, only the sign of zero"]
+    assert diff(old, new) == [f"relu/y.npy: 1 of {array.size:,} numbers moved, only the sign of zero"]
 
 
 def test_whole_numbers_shapes_and_types_are_compared(folders):
