@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from actconform.plugin.loader import load_plugins
+
 ROOT = Path(__file__).parents[1]
 PROJECTS = {
     canonicalize_name(project["name"]): project
@@ -125,3 +127,16 @@ def test_extras_of_the_core_bring_something_that_computes():
         ]
         names = {Requirement(text).name for text in brought} - {"actconform"}
         assert names & {"tensorflow", "torch", "onnxruntime", "jax", "openvino", "onnx"}, extra
+
+
+def test_extras_bring_the_plugins_that_register_causes_of_their_routes():
+    """Without them a deviation that is known would be new."""
+    backends = load_plugins().backends
+    for register in sorted(ROOT.glob("plugins/*/src/*/causes.toml")):
+        own = register.parent.name
+        causes = tomllib.loads(register.read_text(encoding="utf-8")).get("cause", [])
+        for route in {route for cause in causes for route in cause.get("routes", ())} & set(backends):
+            plugin = backends[route].__module__.partition(".")[0]
+            extras = PROJECTS[plugin.replace("_", "-")].get("optional-dependencies", {})
+            brought = {Requirement(text).name.replace("-", "_") for texts in extras.values() for text in texts}
+            assert own in {plugin, *brought}, (register.parent.name, route)

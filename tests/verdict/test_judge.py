@@ -133,6 +133,13 @@ def test_a_required_route_that_is_unavailable_does_not_conform(case):
     assert conforms([case], [result(case, Verdict.UNAVAILABLE)], None) == [f"required route {case.route} did not run"]
 
 
+def test_a_required_route_that_is_unavailable_is_named_with_its_reason():
+    unavailable = replace(result(NATIVE, Verdict.UNAVAILABLE), reason="torch is not installed: pip install torch")
+    assert conforms([NATIVE], [unavailable], None) == [
+        f"required route {NATIVE.route} did not run: torch is not installed: pip install torch"
+    ]
+
+
 def test_routes_required_by_name_replace_the_default_ones():
     cases, results = [NATIVE, CUDA], [result(NATIVE, Verdict.UNAVAILABLE), result(CUDA, Verdict.PASS)]
     assert conforms(cases, results, [CUDA.route]) == []

@@ -71,8 +71,13 @@ def conforms(
     by_default = sorted({case.route for case in cases if case.worker not in optional})
     required = by_default if require is None else require
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}
-    reasons += [f"required route {route} did not run" for route in required if route not in present]
+    absent = {result.route: result.reason for result in results if result.route not in present}
+    reasons += [_not_run(route, absent.get(route, "")) for route in required if route not in present]
     return reasons
+
+
+def _not_run(route: str, reason: str) -> str:
+    return f"required route {route} did not run" + (f": {reason}" if reason else "")
 
 
 def bad_counts(results: Sequence[Result]) -> str:
