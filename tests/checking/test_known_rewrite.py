@@ -1,4 +1,4 @@
-"""What ONNX Runtime's optimizer makes of a Pad of zeros before a MaxPool: a known cause where the graph so rewritten gives what came, and only there."""
+"""What ONNX Runtime makes of a Pad of zeros before a MaxPool, and of a quantized Softmax: a known cause where the graph so rewritten gives what came, and only there."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def test_a_pad_that_is_no_padding_of_a_maximum_is_computed_as_it_stands(runtime,
 
 
 class Off:
-    """A runtime whose optimized levels give a number that no rewriting of the graph gives."""
+    """A runtime that gives a number which no rewriting of the graph gives, at the levels that optimize."""
 
-    def __init__(self, runs: RuntimeRuns) -> None:
+    def __init__(self, runs: RuntimeRuns, number: float) -> None:
         self._runs = runs
+        self._number = number
 
     def __getattr__(self, name: str):
         return getattr(self._runs, name)
@@ -67,10 +68,42 @@ class Off:
             values = dict(piece.values)
             if level != self.levels[0] and "y" in values:
                 values["y"] = values["y"].copy()
-                values["y"].flat[0] = -7.0
+                values["y"].flat[0] = self._number
             yield MarkedTensors(names=piece.names, values=values, moved=piece.moved)
 
 
 def test_what_the_rewritten_graph_does_not_give_has_no_known_cause(runtime):
-    fault = on(Off(runtime("ort-cpu")), "Pad (x, sides)").fault
+    fault = on(Off(runtime("ort-cpu"), -7.0), "Pad (x, sides)").fault
+    assert (fault.blame, fault.cause) == ("runtime:optimizer", "")
+
+
+SOFTMAX = "quantized-softmax-scale"
+FUSED = "x = DequantizeLinear (q, s, z)  p = Softmax <axis = 1> (x)  y = QuantizeLinear (p, t, z)"
+WRITTEN = "y = com.microsoft.QLinearSoftmax <axis = 1, opset = 13> (q, s, z, t, z)"
+Q = np.random.default_rng(9).integers(0, 256, (40, 6))
+
+
+def softmax_on(runs: RuntimeRuns, nodes: str, scale: float, dtype: str = "uint8") -> RuntimeCheck:
+    lowest = np.iinfo(dtype).min
+    constants = {"s": np.float32(0.05), "t": np.float32(scale), "z": np.dtype(dtype).type(lowest)}
+    model = made(f"({dtype}[n, 6] q) => ({dtype}[n, 6] y) {{ {nodes} }}", constants)
+    return checked(model, {"q": (Q + lowest).astype(dtype)}, runs).runtimes[0]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize(("nodes", "blame"), [(FUSED, "runtime:optimizer"), (WRITTEN, "runtime")])
+def test_a_quantized_softmax_of_a_reciprocal_rounded_down_is_a_known_cause(runtime, nodes: str, blame: str, dtype: str):
+    ort = softmax_on(runtime("ort-cpu"), nodes, 1 / 255, dtype)
+    if ort.fault is None:
+        pytest.skip("this ONNX Runtime does not round the reciprocal of a quantized Softmax's scale")
+    assert (ort.fault.blame, ort.fault.cause) == (blame, SOFTMAX)
+
+
+@pytest.mark.parametrize("nodes", [FUSED, WRITTEN])
+def test_a_quantized_softmax_of_a_whole_reciprocal_is_right(runtime, nodes: str):
+    assert softmax_on(runtime("ort-cpu"), nodes, 1 / 256).status == "explained"
+
+
+def test_a_quantized_softmax_that_is_off_otherwise_has_no_known_cause(runtime):
+    fault = softmax_on(Off(runtime("ort-cpu"), 77), FUSED, 1 / 255).fault
     assert (fault.blame, fault.cause) == ("runtime:optimizer", "")

@@ -99,7 +99,8 @@ def _of_node(
         evidence.append(
             f"without optimization ({runs.levels[0]}) it was not judged, so it may be the optimizer's or not"
         )
-    cause = (known_rewrite if optimized else known_cause)(runs, sample, level, tensor)
+    cause = None if optimized else known_cause(runs, sample, level, tensor)
+    cause = cause or known_rewrite(runs, sample, level, tensor)
     if cause is not None:
         evidence.append(cause.words)
     evidence.append(visible_end_to_end(outputs, level.sample))

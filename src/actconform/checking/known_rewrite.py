@@ -1,4 +1,4 @@
-"""Whether a registered cause explains what an optimizer made of several nodes: by the graph as that optimizer rewrites it."""
+"""Whether a registered cause explains what a runtime made of one node or of several: by the graph as it rewrites it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def known_rewrite(
     runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, tensor: TensorCheck
 ) -> KnownCause | None:
-    """Return the registered cause of a segment that is off at an optimized level; None where there is none.
+    """Return the registered cause of a segment that is off, of one node or of several that were fused; None where there is none.
 
     The cause must rewrite nodes of the segment, and every element that came must lie within the error bounds of the segment as it is
     rewritten, given what it read. What the segment reads and gives is shown once more.

@@ -93,7 +93,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Kernel to the kernel that is really computed, by which it is judged."""
     covers: tuple[Cover, ...] = ()
     rewrite: str = ""
-    """What an optimizer makes of a graph, by a name of `verdict.causes.rewrites`: the graph rewritten is the formula. Of a user's model alone."""
+    """What a runtime makes of a graph, by a name of `verdict.causes.rewrites`: the graph rewritten is the formula. Of a user's model alone."""
     test: bool = True
     """Whether an element outside the formulas is a finding of class `formula`."""
     blame: str = ""

@@ -11,6 +11,7 @@ from actconform.verdict.causes.register import read_register
 from actconform.verdict.causes.rewrites import REWRITES
 
 rewrite = REWRITES["pad-into-max-pool"]
+rescale = REWRITES["softmax-of-whole-reciprocal"]
 SIDES = [0, 0, 1, 2, 0, 0, 3, 4]
 POOL = "MaxPool <kernel_shape = [5, 5]>"
 
@@ -85,3 +86,53 @@ def test_a_register_names_rewritings_that_there_are():
         RegisterError, match="no rewriting is called 'pad-into-maxpool'; did you mean pad-into-max-pool"
     ):
         read_register(text.format("pad-into-maxpool"), "here")
+
+
+QUANTIZED = "x = DequantizeLinear (q, s, z)  p = Softmax (x)  y = QuantizeLinear (p, t, z)"
+
+
+def softmax_of(nodes: str, scale=1 / 255, outputs: str = "uint8[a, b] y"):
+    graph = parser.parse_graph(f"g (uint8[2, 6] q, float v) => ({outputs}) {{ {nodes} }}")
+    graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "s"))
+    graph.initializer.append(numpy_helper.from_array(np.float32(scale), "t"))
+    graph.initializer.append(numpy_helper.from_array(np.uint8(0), "z"))
+    return graph
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [QUANTIZED, f"{QUANTIZED}  w = DequantizeLinear (y, t, z)", "y = com.microsoft.QLinearSoftmax (q, s, z, t, z)"],
+)
+@pytest.mark.parametrize(("scale", "levels"), [(1 / 255, 254), (0.9 / 255, 283), ([1 / 255], 254), (0.6, 1)])
+def test_a_quantized_softmax_has_a_whole_number_of_levels_to_1(nodes: str, scale, levels: int):
+    graph = softmax_of(nodes, scale)
+    assert rescale(graph)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    place = {"QuantizeLinear": 1, "QLinearSoftmax": 3}
+    (rescaled,) = (constants[node.input[place[node.op_type]]] for node in graph.node if node.op_type in place)
+    assert rescaled == np.float32(1) / np.float32(levels)
+    assert [node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"] in ([], ["s"], ["s", "t"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more"),
+    [
+        (QUANTIZED, {"scale": 1 / 256}),
+        (QUANTIZED, {"scale": 1.5}),
+        (QUANTIZED, {"scale": 0.0}),
+        (QUANTIZED, {"scale": [1 / 255] * 6}),
+        (QUANTIZED.replace("t, z", "v, z"), {}),
+        ("x = Cast <to = 1> (q)  p = Softmax (x)  y = QuantizeLinear (p, t, z)", {}),
+        (QUANTIZED.replace("Softmax", "Sigmoid"), {}),
+        (QUANTIZED.replace("Softmax", "local.Softmax"), {}),
+        (f"{QUANTIZED}  r = Relu (p)", {}),
+        (QUANTIZED, {"outputs": "uint8[a, b] y, float[c, d] p"}),
+        ("y = local.QLinearSoftmax (q, s, z, t, z)", {}),
+    ],
+    ids=["whole", "above 1", "zero", "axis", "input", "float", "sigmoid", "domain", "read twice", "output", "foreign"],
+)
+def test_other_softmaxes_stay(nodes: str, more):
+    graph = softmax_of(nodes, **more)
+    before = graph.SerializeToString()
+    assert not rescale(graph)
+    assert graph.SerializeToString() == before

@@ -1,12 +1,14 @@
-"""Rewritings of graphs that optimizers do and that change what is computed: the formula of such a cause is the graph rewritten."""
+"""Rewritings of graphs that runtimes do and that change what is computed: the formula of such a cause is the graph rewritten."""
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from actconform.onnx.evaluate.contrib.registry import CONTRIB_DOMAIN
 from actconform.onnx.evaluate.node_label import STANDARD
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Rewrites a graph in place, everywhere that its optimizer does, and returns whether it did anywhere.
+# Rewrites a graph in place, everywhere that its runtime does, and returns whether it did anywhere.
 Rewrite: TypeAlias = "Callable[[GraphProto], bool]"
 
 
@@ -43,8 +45,59 @@ def pad_into_max_pool(graph: GraphProto) -> bool:
     return bool(fused)
 
 
-REWRITES: dict[str, Rewrite] = {"pad-into-max-pool": pad_into_max_pool}
+def softmax_of_whole_reciprocal(graph: GraphProto) -> bool:
+    """Quantize the result of each Softmax of quantized numbers by a whole number of levels to 1: the reciprocal of its scale, rounded down.
+
+    So where QLinearSoftmax computes it: a Softmax that reads a DequantizeLinear, and that a QuantizeLinear alone reads; and that operator
+    itself. The scale must be a constant, and one number.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    given = {name: node for node in graph.node for name in node.output}
+    scales = [
+        (node, place)
+        for node in graph.node
+        for place in (1 if _quantizes_softmax(graph, node, given) else 3 if _is_quantized_softmax(node) else 0,)
+        if place
+    ]
+    rewritten = False
+    for node, place in scales:
+        scale = constants.get(node.input[place])
+        if scale is None or scale.dtype != np.float32 or scale.size != 1 or not scale > 0:
+            continue
+        levels = np.floor(np.float32(1) / scale)
+        if np.isfinite(levels) and levels > 0 and np.float32(1) / levels != scale:
+            node.input[place] = _add_constant(graph, np.float32(1) / levels)
+            rewritten = True
+    return rewritten
+
+
+REWRITES: dict[str, Rewrite] = {
+    "pad-into-max-pool": pad_into_max_pool,
+    "softmax-of-whole-reciprocal": softmax_of_whole_reciprocal,
+}
 """By the name that a register gives them."""
+
+
+def _quantizes_softmax(graph: GraphProto, node: NodeProto, given: dict[str, NodeProto]) -> bool:
+    """Return whether a node quantizes what a Softmax of quantized numbers gives to it alone."""
+    softmax = given.get(node.input[0]) if _is(node, "QuantizeLinear") else None
+    if softmax is None or not _is(softmax, "Softmax") or _read_elsewhere(graph, softmax.output[0]):
+        return False
+    dequantize = given.get(softmax.input[0])
+    return dequantize is not None and _is(dequantize, "DequantizeLinear")
+
+
+def _is_quantized_softmax(node: NodeProto) -> bool:
+    return node.op_type == "QLinearSoftmax" and node.domain == CONTRIB_DOMAIN
+
+
+def _add_constant(graph: GraphProto, array: NDArray[Any]) -> str:
+    """Add an initializer under a name that is not in use, and return the name."""
+    used = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    used.update(name for node in graph.node for name in node.output)
+    name = next(name for number in count() if (name := f"rewritten_{number}") not in used)
+    graph.initializer.append(numpy_helper.from_array(array, name))
+    return name
 
 
 def _pads_of_zeros(pad: NodeProto, constants: dict[str, NDArray[Any]]) -> list[int] | None:
