@@ -46,6 +46,18 @@ def test_a_nan_weight_is_the_graphs_fault_though_the_runtime_agrees(check):
     assert "weight w has 1 NaN" in difference.words
 
 
+def test_an_output_that_is_nan_in_part_is_noted_with_the_node_that_makes_it(check):
+    done, result = check(
+        "(float[4] x) => (float[4] y) { h = Sub (x, w)  r = Log (h)  y = Neg (r) }", w=np.float32([-9, 99, -9, -9])
+    )
+    assert (done.code, result.explained) == (0, True), done.out
+    (note,) = result.notes
+    assert note == (
+        "output y is NaN in 1 of 4 elements of sample 1, as the graph is written: Log:r (Log) gives NaN for finite operands"
+    )
+    assert "output y is NaN in 1 of 4 elements of sample 1" in done.out
+
+
 def test_a_mask_of_infinities_is_explained_and_not_noted(check):
     mask = np.float32([0, 0, -np.inf, 0])
     done, result = check("(float[n, 4] x) => (float[n, 4] y) { h = Add (x, w)  y = Softmax <axis = -1> (h) }", w=mask)

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.checking.nonfinite_origins import NonfiniteOrigins
 from actconform.checking.ties import Tie, TieSearch, leading_to_steps
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import Computation, attributes_of, computation
@@ -97,6 +98,8 @@ class FlatGraph:
     """Tensors without a value, and why."""
     overflow: Overflow | None = None
     """The first node whose true values lie beyond the range of its format."""
+    nonfinite: NonfiniteOrigins = field(default_factory=NonfiniteOrigins)
+    """Of tensors that hold NaN or an infinity: where it comes from."""
 
     def nbytes(self, name: str) -> int:
         """Return the bytes of a tensor, 8 for each element: at least what any runtime needs."""
@@ -184,6 +187,7 @@ class _Flattening:
         for name, array in self._sample.items():
             graph.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
             self._settle(name, wide(array))
+            graph.nonfinite.given("input", name, array)
         graph.inputs = [value.name for value in source.input if value.name in self._sample]
         graph.outputs = [value.name for value in source.output]
         with np.errstate(all="ignore"):
@@ -246,6 +250,7 @@ class _Flattening:
 
     def _keep_constant(self, name: str, element_type: int, array: Array) -> None:
         self._graph.constants[name] = array
+        self._graph.nonfinite.given("weight", name, array)
         self._graph.types[name] = element_type
         self._graph.shapes[name] = array.shape
 
@@ -330,6 +335,7 @@ class _Flattening:
         for name, array, kind in zip(flat.proto.output, results, flat.types, strict=False):
             if name:
                 self._settle(name, array)
+                self._graph.nonfinite.computed(flat.proto, name, array)
                 self._note_overflow(flat, array, kind)
 
     def _note_overflow(self, flat: FlatNode, array: Array, element_type: int) -> None:
@@ -355,6 +361,7 @@ class _Flattening:
             self._graph.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
             self._graph.answered[name] = array
             self._settle(name, wide(array))
+            self._graph.nonfinite.computed(flat.proto, name, array)
 
     def _model_up_to(self, last: FlatNode) -> onnx.ModelProto:
         """Return the flat model as far as it is made, which gives the outputs of its last node."""

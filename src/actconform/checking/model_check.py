@@ -16,6 +16,7 @@ from actconform.checking.fault import attributed, fault_of_saved, first_fault
 from actconform.checking.flatten import FlatGraph, flatten, wide
 from actconform.checking.judge import ShownLevel, judged_level
 from actconform.checking.model_file import ModelFile
+from actconform.checking.nonfinite_outputs import nonfinite_notes
 from actconform.checking.result import (
     CheckResult,
     Conditioning,
@@ -31,7 +32,6 @@ from actconform.checking.spread import ill_conditioned
 from actconform.checking.trained.column import check_trained
 from actconform.checking.truth import DRAWS, draws
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
-from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ def check_model(
         ties=[each for i, sample in enumerate(samples) for each in _ties(sample, i)],
         weights=_weights(graph),
         answered=tuple(node.name for node in graph.nodes if any(name in graph.answered for name in node.outputs)),
-        notes=(*source.notes, *_nonfinite_notes(samples)),
+        notes=(*source.notes, *nonfinite_notes(samples)),
         seed=seed,
         actconform=__version__,
         seconds=time.perf_counter() - started,
@@ -257,14 +257,6 @@ def _ties(sample: CheckedSample, place: int) -> Iterator[RoundingTie]:
             elements = int(np.count_nonzero(close))
             op_type = node.proto.op_type
             yield RoundingTie(node=node.name, op_type=op_type, sample=place, elements=elements, size=close.size)
-
-
-def _nonfinite_notes(samples: Sequence[CheckedSample]) -> Iterator[str]:
-    """Yield which true outputs are NaN or infinite everywhere."""
-    for i, sample in enumerate(samples):
-        for name, truth in sample.graph.truth.items():
-            if truth.dtype.kind == "f" and truth.size and not np.isfinite(truth).any():
-                yield f"output {one_line(name, 80)} is NaN or infinite everywhere in sample {i + 1}, as the graph is written"
 
 
 def _weights(graph: FlatGraph) -> list[Weight]:

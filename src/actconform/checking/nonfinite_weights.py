@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from actconform.checking.source import Source
     from actconform.checking.value_flow import Use, ValueFlow
 
-_COMPARES = "Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual".split()  # noqa: SIM905  a list to read
-_READS_NO_VALUE = "EyeLike RandomNormalLike RandomUniformLike Shape Size".split()  # noqa: SIM905
+COMPARES = "Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual".split()  # noqa: SIM905  a list to read
+READS_NO_VALUE = "EyeLike RandomNormalLike RandomUniformLike Shape Size".split()  # noqa: SIM905
 _COLLECTS = "Optional SequenceConstruct SequenceInsert".split()  # noqa: SIM905
 # The inputs by which a NaN computes nothing: it is compared, or chosen in places that other tensors tell; None for all.
 _KEEPS_NAN_APART: dict[str, tuple[int, ...] | None] = {
-    **dict.fromkeys((*_COMPARES, *_READS_NO_VALUE, *_COLLECTS, *FLOW)),
+    **dict.fromkeys((*COMPARES, *READS_NO_VALUE, *_COLLECTS, *FLOW)),
     "CastLike": (1,),
     "OneHot": (2,),
     "Pad": (2,),
