@@ -46,6 +46,18 @@ def test_a_nan_weight_is_the_graphs_fault_though_the_runtime_agrees(check):
     assert "weight w has 1 NaN" in difference.words
 
 
+def test_an_infinite_weight_that_spoils_no_output_is_a_note(check):
+    weights = MATRIX.copy()
+    weights[2, 1] = np.inf
+    done, result = check("(float[n, 4] x) => (float[n, 3] y) { h = MatMul (x, w)  y = Sigmoid (h) }", w=weights)
+    assert (done.code, result.explained) == (0, True), done.out
+    (note,) = result.notes
+    assert note.startswith(
+        "weight w has 1 infinity among 12 numbers, the first at [2, 1]; no output is seen to be spoiled"
+    )
+    assert "weight w has 1 infinity" in done.out
+
+
 def test_an_output_that_is_nan_in_part_is_noted_with_the_node_that_makes_it(check):
     done, result = check(
         "(float[4] x) => (float[4] y) { h = Sub (x, w)  r = Log (h)  y = Neg (r) }", w=np.float32([-9, 99, -9, -9])

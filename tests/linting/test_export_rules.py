@@ -118,6 +118,19 @@ def test_a_weight_that_is_nan_or_infinite_is_told_at_its_reader_with_the_first_p
     assert finding.numbers == {"nan": 1, "infinite": 1, "elements": 16}
     (finding,) = findings_of(half(np.nan))
     assert (finding.code, finding.numbers["nan"]) == ("AC211", 1), "of any format"
+    straight = "(float[n, 4] x) => (float[n, 4] y, float[4, 4] z) { y = Relu (x)  t = Transpose (w)  z = Identity (t) }"
+    (finding,) = findings_of(made(straight, {"w": np.where(np.isnan(weights), weights, 1)}))
+    assert (finding.node, finding.message) == (
+        "t",
+        "weight w has 1 NaN among 16 numbers, the first at [1, 2]; it comes to output z",
+    )
+
+
+def test_an_attribute_that_is_nan_is_told_at_its_node():
+    model = made("(float[n, 4] x) => (float[n, 4] y) { y = LeakyRelu <alpha = 0.01> (x) }")
+    model.graph.node[0].attribute[0].f = np.nan
+    (finding,) = [each for each in findings_of(model) if each.code == "AC211"]
+    assert (finding.node, finding.message) == ("y", "attribute alpha is NaN")
 
 
 def test_infinities_that_mask_or_bound_are_no_findings():

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.checking.made_finite import finite_tensor, make_attributes_finite
 from actconform.checking.nonfinite_origins import NonfiniteOrigins
 from actconform.checking.ties import Tie, TieSearch, leading_to_steps
 from actconform.errors import Unsupported
@@ -25,7 +26,7 @@ from actconform.onnx.opset_conversion import inlined
 from actconform.text import number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from actconform.types.case import Bundle
 
@@ -140,14 +141,17 @@ def _is_extended_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "V" and "float" in dtype.name
 
 
-def flatten(model: onnx.ModelProto, sample: Bundle, answers: Answers | None = None) -> FlatGraph:
+def flatten(
+    model: onnx.ModelProto, sample: Bundle, answers: Answers | None = None, *, made_finite: Collection[str] = ()
+) -> FlatGraph:
     """Return `model` flat as `sample` runs it, evaluated on the way.
 
-    `answers` gives values of tensors that cannot be evaluated here, from a runtime. Raises Unsupported where the model has no
+    `answers` gives values of tensors that cannot be evaluated here, from a runtime. Initializers that `made_finite` names, and attributes
+    of the nodes whose first output it names, have 0.5 in place of NaN and infinities. Raises Unsupported where the model has no
     opset, or becomes more than MOST_NODES nodes, and ValueError, naming the node, where one fails at these inputs.
     """
     flattenable = inlined(model) if model.functions else model
-    return _Flattening(flattenable, sample, answers).run()
+    return _Flattening(flattenable, sample, answers, made_finite).run()
 
 
 class _FreshNames:
@@ -169,8 +173,11 @@ class _FreshNames:
 
 
 class _Flattening:
-    def __init__(self, model: onnx.ModelProto, sample: Bundle, answers: Answers | None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, sample: Bundle, answers: Answers | None, made_finite: Collection[str]
+    ) -> None:
         self._source = model
+        self._made_finite = made_finite
         self._opset = standard_opset(model)
         self._sample = sample
         self._answers = answers
@@ -244,8 +251,10 @@ class _Flattening:
             name = self._constant_names[place] = self._flat_name(prefix, tensor.name)
             initializer = self._graph.model.graph.initializer.add()
             initializer.CopyFrom(tensor)
+            if tensor.name in self._made_finite:
+                initializer.CopyFrom(finite_tensor(tensor))
             initializer.name = name
-            self._keep_constant(name, tensor.data_type, numpy_helper.to_array(tensor))
+            self._keep_constant(name, tensor.data_type, numpy_helper.to_array(initializer))
         return self._constant_names[place]
 
     def _keep_constant(self, name: str, element_type: int, array: Array) -> None:
@@ -269,6 +278,8 @@ class _Flattening:
     def _add(self, original: onnx.NodeProto, prefix: str, names: dict[str, str], *, followed: bool) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
+        if original.output and original.output[0] in self._made_finite:
+            make_attributes_finite(node)
         node.input[:] = [names.get(name, name) for name in original.input]
         node.name = self._node_name(prefix, original)
         names.update({name: self._flat_name(prefix, name) for name in original.output if name})

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from onnx import TensorProto
 
 from actconform._version import __version__
 from actconform.checking.fault import line_of_source
 from actconform.checking.ill_typed import ill_typed_nodes
+from actconform.checking.model_check import answers_of_runtimes
 from actconform.checking.nonfinite_weights import nonfinite_weights
 from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
-from actconform.text import number_of, one_line
+from actconform.checking.spoiling_weights import first_spoiling
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.nonfinite_weights import NonfiniteWeight
+    from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
 
 GRAPH = "graph"  # the name of the column
@@ -69,28 +71,51 @@ def unevaluated(
     )
 
 
-def weights_of_graph(source: Source, samples: Sequence[CheckedSample]) -> RuntimeCheck | None:
-    """Return a column with the first weight that is NaN or infinite where that spoils the result; None where there is none.
+class WeightsOfGraph(NamedTuple):
+    """What a check has to say of the weights that are NaN or infinite."""
 
-    `samples` have been evaluated: the evidence says what became of the outputs.
+    column: RuntimeCheck | None
+    """With the first that spoils an output; None where none does."""
+    notes: tuple[str, ...] = ()
+    """Those that may spoil an output at other inputs, and do not with these."""
+
+
+def weights_of_graph(
+    source: Source, samples: Sequence[CheckedSample], runtimes: Sequence[RuntimeRuns] = ()
+) -> WeightsOfGraph:
+    """Return what there is to say of weights that are NaN, or infinite where that is no mask and no bound.
+
+    `samples` have been evaluated, with the answers of `runtimes`; they are evaluated again with ordinary numbers in those weights.
     """
     weights = nonfinite_weights(source)
     if not weights:
-        return None
-    first, *rest = weights
-    evidence = [_way(first), *_spoiled_outputs(samples)]
+        return WeightsOfGraph(None)
+    answers = [answers_of_runtimes(runtimes, sample.inputs) for sample in samples]
+    spoiled = first_spoiling(source, samples, answers, weights)
+    if spoiled is None:
+        return WeightsOfGraph(None, tuple(_harmless(weights)))
+    first, *rest = weights[spoiled.place :]
+    evidence = [_way(first), *spoiled.sentences]
     if rest:
-        evidence.append(f"so is it in {_listed(each.name for each in rest)}")
+        evidence.append(f"not finite either: {_listed(each.label for each in rest)}")
     fault = ModelFault(
         blame="graph",
         node=node_name(first.reader),
         op_type=first.reader.op_type,
         sample=0,
-        words=f"weight {one_line(first.name, 80)} {first.words}",
+        words=f"{first.label} {first.words}",
         source=line_of_source(first.reader),
         evidence=(*evidence, _advice(first)),
     )
-    return RuntimeCheck(name=GRAPH, status="at fault", fault=fault)
+    column = RuntimeCheck(name=GRAPH, status="at fault", fault=fault)
+    return WeightsOfGraph(column, tuple(_harmless(weights[: spoiled.place])))
+
+
+def _harmless(weights: Sequence[NonfiniteWeight]) -> Iterator[str]:
+    for weight in weights[:_FEW]:
+        yield f"{weight.label} {weight.words}; no output is seen to be spoiled by it with these inputs, and with others one may be: {_way(weight)}"
+    if len(weights) > _FEW:
+        yield f"so it is with {_listed(each.label for each in weights[_FEW:])}"
 
 
 def node_name(node: onnx.NodeProto) -> str:
@@ -100,29 +125,19 @@ def node_name(node: onnx.NodeProto) -> str:
 
 def _way(weight: NonfiniteWeight) -> str:
     values = "NaN" if weight.nan else "an infinity"
-    if weight.spoiled is weight.reader:
-        return f"{weight.reader.op_type} computes with it: {values} there is no mask and no bound, and comes out as NaN or infinity"
     by = f"{one_line(node_name(weight.spoiled), 80)} ({one_line(weight.spoiled.op_type, 80)})"
+    if weight.output:
+        return f"it comes to output {one_line(weight.output, 80)} as it is, from {by}"
+    if weight.spoiled is weight.reader:
+        return f"{one_line(weight.reader.op_type, 80)} computes with it: {values} there is no mask and no bound"
     return f"it comes to {by}, which computes with it: {values} there is no mask and no bound"
-
-
-def _spoiled_outputs(samples: Sequence[CheckedSample]) -> Iterator[str]:
-    """Yield which true outputs are NaN or infinite in the sample where most elements are, or that none is."""
-    worst: dict[str, tuple[int, int, int]] = {}
-    for place, sample in enumerate(samples):
-        for name, truth in sample.graph.truth.items():
-            count = truth.size - int(np.count_nonzero(np.isfinite(truth))) if truth.dtype.kind == "f" else 0
-            if count > worst.get(name, (0, 0, 0))[0]:
-                worst[name] = count, truth.size, place + 1
-    for name, (count, size, place) in worst.items():
-        yield f"output {one_line(name, 80)} is NaN or infinite in {count:,} of {number_of(size, 'element')} of sample {place}, as the graph is written"
-    if not worst:
-        yield "with these inputs no output is NaN or infinite"
 
 
 def _advice(weight: NonfiniteWeight) -> str:
     if weight.element_type == TensorProto.FLOAT16 and not weight.nan:
         return "float16 ends at 65,504, and a larger number becomes infinite when it is converted: keep this weight in float32, or scale it"
+    if weight.attribute:
+        return "look for it where the model is made, in the arguments of that layer, and export it anew"
     return "look for it in the trained weights: a training that diverged leaves NaN; if they are sound, export or convert the model anew"
 
 

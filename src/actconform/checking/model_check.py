@@ -108,7 +108,7 @@ def evaluate(
     distinct: list[CheckedSample] = []
     for i, sample in enumerate(samples):
         progress.stage(f"truth of sample {i + 1} of {len(samples)}", 1 + DRAWS)
-        sample.graph = flatten(source.model, sample.inputs, _answers(runtimes, sample.inputs))
+        sample.graph = flatten(source.model, sample.inputs, answers_of_runtimes(runtimes, sample.inputs))
         alike = next((before for before in distinct if sample.graph.shares(before.graph)), None)
         if alike is None:
             distinct.append(sample)
@@ -118,7 +118,7 @@ def evaluate(
     return files.enter_context(ModelFile(source.model))
 
 
-def _answers(runtimes: Sequence[RuntimeRuns], inputs: Bundle) -> Answers:
+def answers_of_runtimes(runtimes: Sequence[RuntimeRuns], inputs: Bundle) -> Answers:
     """Return what asks the runtimes for tensors that cannot be evaluated here, until the first that answers."""
 
     def ask(model: onnx.ModelProto, names: Sequence[str]) -> Bundle | None:

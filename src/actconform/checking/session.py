@@ -307,7 +307,10 @@ class _Session:
             progress.stage("noise of the format")
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.graph_dtype else None)
             result = judged_by_noise(replace(result, noise=noise), columns)
-        if column := ill_typed_graph(source, exporter) or weights_of_graph(checked, samples):
+        if (column := ill_typed_graph(source, exporter)) is None:
+            column, more = weights_of_graph(checked, samples, self._runtimes)
+            notes += more
+        if column is not None:
             result = replace(result, runtimes=[*result.runtimes, column])
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []

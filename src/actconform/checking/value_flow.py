@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.grad.rules.tensor_info import constant_of
@@ -74,11 +74,15 @@ class ValueFlow:
     """Of initializers, large ones too, and Constant nodes."""
     stored: dict[int, tuple[str, TensorProto]] = field(default_factory=dict)
     """Initializers, and what Constant nodes give, with their names: as they lie in the model."""
+    sparse: dict[int, tuple[str, SparseTensorProto]] = field(default_factory=dict)
+    """Likewise those that are stored sparse."""
     names: dict[int, str] = field(default_factory=dict)
     """Of the tensors of the main graph."""
     inputs: dict[str, int] = field(default_factory=dict)
+    outputs: list[int] = field(default_factory=list)
+    """Of the main graph."""
     aliases: dict[int, list[int]] = field(default_factory=dict)
-    """What an operand of control flow is called inside its body, and the body's outputs outside."""
+    """What an operand of control flow is called inside its body, and the body's outputs outside, and in the next round of a loop."""
 
     def arrivals(self, name: str) -> Iterator[Arrival]:
         """Yield where the values of an input come to, beyond the nodes that move, shift or scale them by constants."""
@@ -106,6 +110,24 @@ class ValueFlow:
                     truth = is_truth or (use.node.op_type == "Cast" and _cast_to(use.node) == TensorProto.BOOL)
                     for output in use.outputs:
                         go_on(output, follows, truth)
+
+    def needed(self) -> set[int]:
+        """Return the tensors on which an output of the model depends."""
+        givers = {output: use for uses in self.uses.values() for use in uses for output in use.outputs}
+        origins: dict[int, list[int]] = {}
+        for tensor, aliases in self.aliases.items():
+            for alias in aliases:
+                origins.setdefault(alias, []).append(tensor)
+        waiting = list(self.outputs)
+        needed = set(waiting)
+        while waiting:
+            tensor = waiting.pop()
+            behind = list(origins.get(tensor, ()))
+            if tensor in givers:
+                behind += _read_itself(givers[tensor])
+            waiting += (new := set(behind) - needed)
+            needed |= new
+        return needed
 
     def constant(self, use: Use, position: int) -> Array | None:
         """Return the value of a node's operand where it is a small constant."""
@@ -136,7 +158,7 @@ def value_flow(model: onnx.ModelProto) -> ValueFlow:
     numbers = _Numbers()
     for value in model.graph.input:
         flow.inputs[value.name] = scope[value.name] = numbers.next()
-    _enter(flow, model.graph, scope, numbers)
+    flow.outputs = [number for number in _enter(flow, model.graph, scope, numbers) if number is not None]
     flow.names = {number: name for name, number in scope.items()}
     for value in model.graph.input:  # weights that were left out
         shape = value.type.tensor_type.shape
@@ -164,6 +186,10 @@ def _enter(flow: ValueFlow, graph: onnx.GraphProto, scope: dict[str, int], numbe
         flow.stored[number] = tensor.name, tensor
         if math.prod(tensor.dims) <= SMALL and not uses_external_data(tensor):
             flow.constants[number] = numpy_helper.to_array(tensor)
+    for sparse in graph.sparse_initializer:
+        number = scope[sparse.values.name] = numbers.next()
+        flow.dims[number] = list(sparse.dims)
+        flow.sparse[number] = sparse.values.name, sparse
     for node in graph.node:
         operands = tuple(scope.get(name) if name else None for name in node.input)
         outputs = tuple(numbers.next() for _ in node.output)
@@ -191,14 +217,36 @@ def _enter_bodies(flow: ValueFlow, use: Use, scope: dict[str, int], numbers: _Nu
         for operand, body_input in zip(carried, body_inputs, strict=False):
             if operand is not None:
                 flow.aliases.setdefault(operand, []).append(body_input)
+        _carry(flow, use.node, body_inputs, body_outputs)
         for body_output, output in zip(body_outputs, use.outputs, strict=False):
             if body_output is not None:
                 flow.aliases.setdefault(body_output, []).append(output)
 
 
+def _read_itself(use: Use) -> list[int]:
+    """Return what a node reads; of control flow what it reads itself, which its bodies do not."""
+    own = {"If": 1, "Loop": 2, "Scan": 0}.get(use.node.op_type)
+    return [operand for operand in use.operands[:own] if operand is not None]
+
+
+def _carry(flow: ValueFlow, node: onnx.NodeProto, body_inputs: list[int], body_outputs: list[int | None]) -> None:
+    """Note what a round of a loop gives to the next."""
+    states = len(body_inputs) if node.op_type == "Loop" else 0
+    if node.op_type == "Scan":
+        scanned = next((attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs"), 0)
+        states = len(body_inputs) - scanned
+    for body_output, body_input in zip(body_outputs[:states], body_inputs, strict=False):
+        if body_output is not None:
+            flow.aliases.setdefault(body_output, []).append(body_input)
+
+
 def _note_constant(flow: ValueFlow, use: Use) -> None:
     """Note the value of what a node makes of constants alone, its elements kept."""
-    if use.node.op_type == "Constant":
+    if use.node.op_type == "Constant" and use.node.attribute[0].name == "sparse_value":
+        sparse = use.node.attribute[0].sparse_tensor
+        flow.dims[use.outputs[0]] = list(sparse.dims)
+        flow.sparse[use.outputs[0]] = use.node.output[0], sparse
+    elif use.node.op_type == "Constant":
         try:
             tensor = constant_of(use.node)
         except (

@@ -22,8 +22,10 @@ def _nonfinite_weights(model: LintedModel) -> Iterator[LintObservation]:
     for weight in model.nonfinite_weights:
         if weight.element_type == TensorProto.FLOAT16 and not weight.nan:
             continue  # AC206 says why
-        message = f"weight {one_line(weight.name, 80)} {weight.words}"
-        if weight.spoiled is not weight.reader:
+        message = f"{weight.label} {weight.words}"
+        if weight.output:
+            message += f"; it comes to output {one_line(weight.output, 80)}"
+        elif weight.spoiled is not weight.reader:
             message += f"; it comes to {one_line(name_of(weight.spoiled), 80)} ({one_line(weight.spoiled.op_type, 80)})"
         numbers = {"nan": weight.nan, "infinite": weight.infinite, "elements": weight.size}
         yield model.at(weight.reader, message, numbers)
