@@ -81,6 +81,11 @@ class Config(_Table, frozen=True):
     unavailable: dict[str, str] = {}
 
 
+def with_timeout(config: Config, timeout: float | None) -> Config:
+    """Return the settings with another `timeout`, in seconds; None leaves it as it is."""
+    return config if timeout is None else msgspec.structs.replace(config, timeout=timeout)
+
+
 def read_config(path: Path | None = None) -> Config:
     """Return the settings of `path`, else of the nearest file that has any, from the current folder upwards, else the defaults.
 

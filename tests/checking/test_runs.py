@@ -26,10 +26,10 @@ from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import GROUP, installed, load_plugins
 from actconform.settings import BackendConfig, Config
 from actconform.workers.client import Worker
-from actconform.workers.from_settings import configured
+from actconform.workers.from_settings import configured, configured_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actconform.plugin.loader import Catalog
     from actconform.workers.protocol import Job, JobResult
@@ -258,6 +258,21 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_a_name_that_is_no_runtime_is_refused(name: str, message: str, catalog: Catalog) -> None:
     with pytest.raises(UsageError, match=message):
         open_runtime(name, catalog, settings())
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 70.0), (500.0, 500.0)])
+def test_a_process_may_take_as_long_to_start_as_a_call(
+    timeout: float | None, seconds: float, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[float] = []
+
+    def worker(name: str, config: Config, plugins: Sequence[str]) -> Worker:
+        made.append(config.timeout)
+        return configured_worker(name, config, plugins)
+
+    monkeypatch.setattr("actconform.checking.open_runtime.configured_worker", worker)
+    with open_runtime("right", catalog, settings("right", timeout=70.0), timeout=timeout, plugins=(PLUGIN,)):
+        assert made == [seconds]
 
 
 def test_what_stands_for_its_variants_alone_is_not_offered(catalog: Catalog) -> None:

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from actconform.checking.runs import RuntimeRuns
 from actconform.errors import NoEnvironmentError, UsageError, near
-from actconform.settings import BackendConfig, table_name
+from actconform.settings import BackendConfig, table_name, with_timeout
 from actconform.types import base_name
 from actconform.verdict.causes.register import with_files
 from actconform.workers.environments import environment, is_installed
@@ -40,8 +40,8 @@ def open_runtime(
 
     `name` is one of the catalog with the backends of the settings (`configured`), NAME@VARIANT of one, or NAME@VERSION: with that
     version of the first of its `packages`. "1.26" is the newest release of 1.26. `say` is called for
-    what takes time; `timeout` is in seconds a call, by default that of the settings; `plugins` are further ones,
-    "module:attribute".
+    what takes time; `timeout` is in seconds a call, by default that of the settings, and the process may take as long to start, at
+    least 120 s; `plugins` are further ones, "module:attribute".
 
     Raises UsageError where there is no such runtime, and NoEnvironmentError where that version cannot be installed.
     """
@@ -65,12 +65,13 @@ def open_runtime(
         except NoEnvironmentError as error:
             raise NoEnvironmentError(f"{name}: {error}") from None
         settings = in_environment(settings, prepared)
+    config = with_timeout(config, timeout)
     config = msgspec.structs.replace(config, backends={**config.backends, worker: settings})
     return RuntimeRuns(
         name,
         backend,
         configured_worker(worker, config, plugins),
-        timeout or config.timeout,
+        config.timeout,
         register=with_files(catalog.register, config.deviations),
         kernels=catalog.kernels,
     )

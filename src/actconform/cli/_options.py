@@ -24,6 +24,11 @@ drawing_seed = click.option(
 call_timeout = click.option(
     "--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take."
 )
+worker_timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(min=1.0),
+    help="Seconds that a case may take, and a worker to start (at least 120).",
+)
 trust = click.option(
     "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
 )

@@ -26,7 +26,7 @@ from actconform.run.recorder import RESULTS, Recorder, report
 from actconform.run.scheduler import facts_of, plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.say import say
-from actconform.settings import Config, read_config
+from actconform.settings import Config, read_config, with_timeout
 from actconform.testdata.golden.verify import verify_subjects
 from actconform.text import number_of
 from actconform.types.json import digest_of_json, finite
@@ -78,6 +78,7 @@ class _RunResult(msgspec.Struct, kw_only=True):
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
+@_options.worker_timeout
 @_options.config
 @click.option("--cluster", "address", help="Run on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
@@ -92,6 +93,7 @@ def command(
     full: bool,
     out: Path | None,
     resume: bool,
+    timeout: float | None,
     config_path: Path | None,
     address: str | None,
     timings: bool,
@@ -101,7 +103,7 @@ def command(
 
     Exit code 0: conforms; 1: does not; 2: wrong usage or configuration.
     """
-    config = read_config(config_path)
+    config = with_timeout(read_config(config_path), timeout)
     if out is not None and not str(out).strip("."):
         raise UsageError("--out is empty: name a folder for results.jsonl and report.json")
     catalog = configured(load_plugins(), config)

@@ -27,6 +27,22 @@ def archive(path, *members):
             file.writestr(member, b"0")
 
 
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 70.0), (500.0, 500.0)])
+def test_a_framework_may_take_as_long_to_start_as_a_call(folder, monkeypatch, timeout, seconds):
+    made = []
+
+    def worker(name, config):
+        made.append(config.timeout)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("actconform.checking.trained.sources.configured_worker", worker)
+    catalog = SimpleNamespace(backends={"taker": SimpleNamespace(opens=("factory",))}, exporters={})
+    source = named_source("net:make").trained
+    with ExitStack() as stack, pytest.raises(UsageError, match="enough"):
+        open_trained(source, catalog, Config(timeout=70.0), stack, timeout=timeout)
+    assert made == [seconds]
+
+
 @pytest.mark.parametrize("text", ["net:make", "package.module:Factory", "a.b.c:d.e"])
 def test_a_module_and_a_name_are_a_factory(folder, text):
     source = named_source(text, trusted=True)

@@ -12,6 +12,7 @@ from actconform.checking.runs import RunFailure
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.errors import UsageError
 from actconform.files import read_bytes, read_text
+from actconform.settings import with_timeout
 from actconform.text import one_line
 from actconform.types.trained import SourceKind, TrainedSource
 from actconform.workers.from_settings import configured_worker
@@ -107,8 +108,11 @@ def open_trained(
 ) -> TrainedRuns:
     """Return the runs of a trained model, open in the worker of the framework that takes it; `stack` ends it.
 
+    `timeout` is as in `open_runtime`.
+
     Raises UsageError, with the words of the framework, where none takes it or the user must change something.
     """
+    config = with_timeout(config, timeout)
     reasons = []
     for name in _frameworks(source, catalog):
         with ExitStack() as opening:
@@ -116,7 +120,7 @@ def open_trained(
             reproductions = {
                 each.name: each.layer_reproduction() for each in catalog.exporters.values() if each.source == name
             }
-            runs = opening.enter_context(TrainedRuns(name, source, worker, timeout or config.timeout, reproductions))
+            runs = opening.enter_context(TrainedRuns(name, source, worker, config.timeout, reproductions))
             opened = runs.open()
             if not isinstance(opened, RunFailure):
                 stack.push(opening.pop_all())
