@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 
+import msgspec
 import pytest
 
 from actconform.report.sweep.sweep_screen import SweepProgress
-from actconform.sweep.journal import read_sweep
+from actconform.sweep.journal import SweepIdentity, read_sweep
+from actconform.types import Case
 
 SAMPLE = ("--route", "stand-in", "--range", "sample", "--out", "out")
 
@@ -44,7 +46,9 @@ def test_a_kernel_of_rows_is_swept_at_a_sample_whose_size_is_told(cli, stand_in,
     assert line[-1] == "none"
     words = "softmax is swept at a sample, whatever the range: 32 rows of 2, of 17 and of 256 numbers for every binade"
     assert words in done.out
-    assert read_sweep(journal(tmp_path, "softmax")).statistics.inputs == 4_505_600
+    swept = read_sweep(journal(tmp_path, "softmax"))
+    assert swept.statistics.inputs == 4_505_600
+    assert swept.identity.sample == "32 rows of 2, of 17 and of 256 numbers for every binade"
     assert cli("sweep", "softmax", *SAMPLE, "--resume").code == 0
 
 
@@ -119,8 +123,38 @@ def test_inputs_at_which_two_routes_differ_are_counted_and_an_interrupted_count_
 def test_a_budget_ends_it_and_says_what_is_proven(cli, stand_in):
     done = cli("sweep", "relu", *SAMPLE, "--budget", "0.001s")
     assert done.code == 1
-    assert "the budget of 0.001s is used up" in done.out
+    assert "the budget of 0.001s was over before the first chunk" in done.out
+    assert "give a longer --budget" in done.out
+    assert "--resume" not in done.out
     assert "0 of 1 sweep complete" in done.out
+
+
+def test_a_route_that_cannot_start_costs_no_result_of_another(cli, stand_in, tmp_path):
+    done = cli("sweep", "relu", *SAMPLE, "--route", "no-device", "--aspect", "value", "--aspect", "gradient")
+    assert done.code == 1
+    assert done.out.count("not swept: no-device: no device: libnone.so.9 missing") == 1
+    assert "nothing was swept on no-device" in done.out
+    lines = csv.DictReader((tmp_path / "out" / "sweep.csv").read_text().splitlines())
+    assert [(line["route"], line["chunks"], line["sample"]) for line in lines] == [("stand-in", "256", "")] * 2
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_a_journal_of_another_sweep_costs_no_result_of_another_kernel(cli, stand_in, tmp_path):
+    other = journal(tmp_path, "tanh")
+    other.parent.mkdir()
+    identity = SweepIdentity(
+        actconform="0.0",
+        case=Case("tanh", "value", "f32", "stand-in"),
+        extent="sample",
+        definition="",
+        provider="",
+        facts={},
+    )
+    other.write_bytes(msgspec.json.encode({"sweep": identity}) + b"\n")
+    done = cli("sweep", "relu", "tanh", *SAMPLE, "--resume")
+    assert done.code == 1
+    assert f"not swept: {other.relative_to(tmp_path)}: is of another sweep: " in done.out
+    assert read_sweep(journal(tmp_path)).complete
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,15 @@ MADE = Finding(
 )
 
 
-def sweep(route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel="tanh", facts=None):
+def sweep(
+    route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel="tanh", facts=None, sample="", place=""
+):
     def chunk(number):
         low, high = binades_of(number)
-        binades = (BinadeErrors(low, WorstError(error, f"0x{number:08x}"), WorstError(0.5, "0x2")), BinadeErrors(high))
+        binades = (
+            BinadeErrors(low, WorstError(error, f"0x{number:08x}", place), WorstError(0.5, "0x2")),
+            BinadeErrors(high),
+        )
         statistics = SweepStatistics(
             inputs=10,
             binades=binades,
@@ -42,6 +47,7 @@ def sweep(route, *, chunks=CHUNKS, error=0.75, extent="all", sha256="a", kernel=
         definition="",
         provider="plugin 1",
         facts=facts or {},
+        sample=sample,
     )
     return Sweep(identity=identity, chunks={number: chunk(number) for number in range(chunks)})
 

@@ -178,6 +178,50 @@ def test_one_wrong_element_is_found_with_its_input():
     assert finding.interval.first == finding.interval.last == finding.worst.input_hex == f"0x{x.view(np.uint32):08x}"
     assert counted.scaled.error > 1
     assert counted.scaled.input_hex == counted.ulp.input_hex == finding.worst.input_hex
+    assert counted.scaled.at == counted.ulp.at == finding.evidence == "chunk 63, call 1, y[5, 3]"
+
+
+@pytest.mark.parametrize(
+    ("name", "aspect"), [("glu", "value"), ("glu", "gradient"), ("prelu", "gradient"), ("prelu", "value")]
+)
+def test_a_worst_error_of_pairs_names_both_numbers(name, aspect):
+    def off(**inputs):
+        right = (RIGHT if aspect == "value" else RIGHT_GRADIENT)[name](**inputs)
+        outputs = right if aspect == "gradient" else {"y": right}
+        last = list(outputs)[-1]
+        outputs[last] = outputs[last].copy()
+        outputs[last].flat[place] *= np.float32(1.5)
+        return outputs if aspect == "gradient" else outputs["y"]
+
+    (vector,) = row_vectors(KERNELS[name], aspect, ONES + 128).vectors
+    tensor = list(vector.truth)[-1]
+    x, slope = vector.inputs["x"], vector.inputs.get("slope")
+    place = int(np.flatnonzero((np.abs(vector.truth[tensor]) > 0.01) & np.isfinite(vector.truth[tensor]))[700])
+    counted = sweep(name, Program(off), ONES + 128, aspect).statistics
+    if slope is None:
+        row, column = divmod(place, vector.truth[tensor].shape[1])
+        half = x.shape[1] // 2
+        pair = (x[row, column % half], x[row, half + column % half])
+    else:
+        pair = (x.flat[place], slope.flat[place % slope.size])
+    bits = " ".join(f"0x{number.view(np.uint32):08x}" for number in pair)
+    index = ", ".join(map(str, np.unravel_index(place, vector.truth[tensor].shape)))
+    assert counted.scaled.at == f"{bits} (chunk 191, call 0, {tensor}[{index}])"
+    assert [finding.evidence for finding in counted.findings] == [counted.scaled.at]
+
+
+def test_both_binades_of_a_chunk_have_errors_of_their_own():
+    def off(x):
+        y = softmax(x)
+        y[5] *= np.float32(1.001)
+        y[40] *= np.float32(1.002)
+        return y
+
+    first, second = sweep("softmax", Program(off)).statistics.binades
+    assert (first.binade, second.binade) == (126, 127)
+    assert "y[5, " in first.scaled.at
+    assert "y[40, " in second.scaled.at
+    assert 1 < first.scaled.error < second.scaled.error
 
 
 def test_a_nan_is_told_by_the_sign_of_its_input():

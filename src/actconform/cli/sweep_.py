@@ -23,7 +23,7 @@ from actconform.report.sweep.sweep_screen import SweepProgress, sweep_table
 from actconform.report.terminal.console import open_console, plain
 from actconform.run.scheduler import facts_of
 from actconform.say import say
-from actconform.settings import read_config
+from actconform.settings import read_config, with_timeout
 from actconform.sweep.differing_bits import BitsComparison, SweptRoute, compare_chunks, read_compared
 from actconform.sweep.journal import Sweep, SweepIdentity, SweepJournal, definition_of, read_sweeps
 from actconform.sweep.known_causes import Explanations
@@ -47,29 +47,55 @@ if TYPE_CHECKING:
     from actconform.sweep.differing_bits import Compared
     from actconform.sweep.journal import SweptChunk
     from actconform.sweep.spread_chunks import SpreadSweep
-    from actconform.types import Artifact, Case
+    from actconform.types import Artifact, Aspect, Case
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Handshake
 
 
 class _Running(msgspec.Struct, kw_only=True):
-    """The sweeps as they go: what is swept with which workers until when, and why it ended before its last chunk."""
+    """The sweeps as they go: what is swept with which workers until when, and why it ended before its last chunk.
+
+    `left` are the inputs of each case and of all after it. Nothing is swept on an `unusable` backend, whose reason is among the `refused`.
+    """
 
     catalog: Catalog
     config: Config
     request: SweepRequest
     explanations: Explanations
-    deadline: float
+    began: float
+    left: dict[Case, int]
     stack: ExitStack
+    samples: dict[tuple[str, Aspect], str]
     workers: dict[str, list[Worker]] = {}
     sweeps: list[Sweep] = []
     graphs: dict[Case, Artifact | None] = {}
+    unusable: set[str] = set()
     refused: list[str] = []
     uncompared: list[str] = []
     spread: SpreadSweep | None = None
+    advanced: bool = False
     ending: str = ""
     failed: bool = False
 
+    @property
+    def deadline(self) -> float:
+        """After which no chunk begins, as time.monotonic has it."""
+        return self.began + self.request.seconds
+
+    def end_of_budget(self) -> str:
+        """Return in words that the budget is over, and what to do."""
+        budget = f"the budget of {self.request.budget}"
+        if self.advanced:
+            return f"{budget} is used up: {GOES_ON}"
+        seconds = time.monotonic() - self.began
+        return (
+            f"{budget} was over before the first chunk: it counts from the start of the command, and until chunks could "
+            f"begin, with plugins, graphs and workers started, {seconds:.0f} s went by; give a longer --budget"
+        )
+
+
+GOES_ON = "the same command with --resume goes on"
+INTERRUPTED = f"interrupted: {GOES_ON}"
 
 RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x| < 128 besides; all: all 2^32."
 
@@ -102,7 +128,9 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
 )
 @click.option("--cluster", "address", help="Sweep on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--workers", default=1, show_default=True, help="Processes that compute at once.")
-@click.option("--budget", default="", help="Begin no chunk after this time: 90s, 10m, 2h.")
+@click.option(
+    "--budget", default="", help="Begin no chunk later than this after the start of the command: 90s, 10m, 2h."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -111,34 +139,38 @@ RANGE_HELP = "sample: 2^15 numbers of every binade; quick: all with 2^-15 <= |x|
     help="Folder for journals and report.",
 )
 @click.option("--resume", is_flag=True, help="Keep the chunks that an interrupted sweep in --out has, do the rest.")
+@_options.worker_timeout
 @_options.config
-def command(config_path: Path | None, address: str | None, **arguments: Any) -> int:
+def command(config_path: Path | None, address: str | None, timeout: float | None, **arguments: Any) -> int:
     """Compute KERNELs (globs) at all float32 numbers and compare each output with the truth.
 
-    Exit code 0: swept, and what breaks a limit has a known cause; 1: something has none, a program failed, or it ended early; 2: wrong usage, or kernels that cannot be swept.
+    Exit code 0: swept, and what breaks a limit has a known cause; 1: something has none, a program failed, a route could not be swept, or it ended early;
+    2: wrong usage, or nothing could be swept.
     """
     began = time.monotonic()
     request = SweepRequest(**arguments)
-    config = read_config(config_path)
+    config = with_timeout(read_config(config_path), timeout)
     catalog = configured(announced(load_plugins()), config)
     plan = sweep_plan(catalog, request)
     if address is not None and request.workers != 1:
         raise UsageError("--cluster and --workers: the cluster has its own workers; leave --workers out")
     as_read, config = config, with_environments(config, catalog.workers(plan.cases), partial(say, err=True))
     console = open_console()
-    inputs = sum(inputs_of_sweep(catalog.kernels[case.subject], case.aspect, request.extent) for case in plan.cases)
+    inputs = [inputs_of_sweep(catalog.kernels[case.subject], case.aspect, request.extent) for case in plan.cases]
     with ExitStack() as stack:
         running = _Running(
             catalog=catalog,
             config=config,
             request=request,
             explanations=Explanations(catalog, with_files(catalog.register, config.deviations), config.timeout),
-            deadline=began + request.seconds,
+            began=began,
+            left={case: sum(inputs[place:]) for place, case in enumerate(plan.cases)},
+            samples=plan.samples,
             stack=stack,
         )
         if address is not None:
             running.spread = _spread(address, running, as_read)
-        with SweepProgress(inputs, console) as progress:
+        with SweepProgress(console) as progress:
             for case in plan.cases:
                 _sweep(running, case, progress)
                 if running.ending:
@@ -154,10 +186,15 @@ def command(config_path: Path | None, address: str | None, **arguments: Any) -> 
     done = sum(sweep.complete for sweep in running.sweeps)
     words = f"\n{done} of {number_of(len(plan.cases), 'sweep')} complete     {request.out}     {time.monotonic() - began:.0f} s"
     console.print(plain(words), style="bold", soft_wrap=True)
+    swept = {sweep.identity.case.route for sweep in running.sweeps}
     if running.ending:
-        console.print(f"[red]{plain(running.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
+        console.print(f"[red]{plain(running.ending)}[/]", soft_wrap=True)
+    elif missing := [route for route in request.routes if route not in swept]:
+        console.print(
+            f"[red]nothing was swept on {plain(', '.join(missing))}[/]: the reason stands above", soft_wrap=True
+        )
     unexplained = any(not finding.deviation for sweep in running.sweeps for finding in sweep.statistics.findings)
-    incomplete = running.ending or running.failed or done < len(running.sweeps)
+    incomplete = running.ending or running.failed or done < len(running.sweeps) or swept < set(request.routes)
     return 1 if incomplete or unexplained else 0
 
 
@@ -177,33 +214,32 @@ def _write_report(folder: Path, console: Console) -> None:
 
 
 def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
-    """Sweep one case, or the rest of it; what the backend refuses is noted, what ends the sweep is its `ending`."""
+    """Sweep one case, or the rest of it; what cannot be swept is noted with its reason, what ends the sweep is its `ending`."""
     try:
-        artifact = swept_graph(running.catalog, case, running.config)
-    except (Unsupported, Unavailable, ExportError, WorkerError) as error:
-        running.refused.append(f"{case.id}: {error}")
+        prepared = _prepared(running, case)
+    except KeyboardInterrupt:
+        running.ending = INTERRUPTED
         return
-    backend, spread = running.catalog.worker(case), running.spread
-    hello = spread.started(backend) if spread else started(_workers(running, backend))
-    identity = _identity(running, case, artifact, hello)
-    request = running.request
-    resume = request.resume and (request.out / identity.file_name).exists()
-    with SweepJournal(request.out, identity, resume=resume) as journal:
-        sweep = Sweep(identity=identity, chunks=dict(journal.earlier), covered=[])
+    if prepared is None:
+        return
+    artifact, journal = prepared
+    with journal:
+        sweep = Sweep(identity=journal.identity, chunks=dict(journal.earlier), covered=[])
         running.sweeps.append(sweep)
         running.graphs[case] = artifact
-        progress.leave_out(sweep.statistics.inputs)
+        progress.begin(running.left[case] - sum(chunk.statistics.inputs for chunk in sweep.chunks.values()))
 
         def keep(chunk: SweptChunk) -> None:
             journal.add(chunk)
             sweep.chunks[chunk.chunk] = chunk
+            running.advanced = True
             progress.advance(chunk.statistics.inputs, case.id)
 
         rest = [chunk for chunk in chunk_order() if chunk not in sweep.chunks]
         try:
             _sweep_chunks(running, sweep, artifact, rest, keep)
         except KeyboardInterrupt:
-            running.ending = "interrupted"
+            running.ending = INTERRUPTED
         except SweepError as error:
             if error.refused:
                 running.refused.append(str(error))
@@ -214,7 +250,33 @@ def _sweep(running: _Running, case: Case, progress: SweepProgress) -> None:
         if sweep.complete:
             _explain(running, sweep, artifact, journal)
         elif time.monotonic() >= running.deadline and not running.ending:
-            running.ending = f"the budget of {request.budget} is used up"
+            running.ending = running.end_of_budget()
+
+
+def _prepared(running: _Running, case: Case) -> tuple[Artifact | None, SweepJournal] | None:
+    """Return the graph of a case, where its route has one, and its open journal; None where it cannot be swept, and why is noted."""
+    backend, spread, request = running.catalog.worker(case), running.spread, running.request
+    if backend in running.unusable:
+        return None
+    try:
+        artifact = swept_graph(running.catalog, case, running.config)
+    except (Unsupported, Unavailable, ExportError, WorkerError) as error:
+        running.refused.append(f"{case.id}: {error}")
+        return None
+    try:
+        hello = spread.started(backend) if spread else started(_workers(running, backend))
+    except UsageError as error:
+        running.unusable.add(backend)
+        running.refused.append(str(error))
+        return None
+    identity = _identity(running, case, artifact, hello)
+    resume = request.resume and (request.out / identity.file_name).exists()
+    try:
+        return artifact, SweepJournal(request.out, identity, resume=resume)
+    except UsageError as error:
+        running.failed = True
+        running.refused.append(str(error))
+        return None
 
 
 def _compare_bits(running: _Running, console: Console) -> None:
@@ -227,9 +289,16 @@ def _compare_bits(running: _Running, console: Console) -> None:
         route = SweptRoute(sweep, running.graphs[case], running.catalog.worker(case))
         swept.setdefault((case.subject, case.aspect), []).append(route)
     for routes in swept.values():
-        if not running.ending:
-            with BitsComparison(routes, running.request.out, resume=running.request.resume) as comparison:
-                _compare_routes(running, comparison, console)
+        if running.ending:
+            return
+        try:
+            comparison = BitsComparison(routes, running.request.out, resume=running.request.resume)
+        except UsageError as error:
+            running.failed = True
+            running.uncompared.append(f"bits not compared: {error}")
+            continue
+        with comparison:
+            _compare_routes(running, comparison, console)
 
 
 def _compare_routes(running: _Running, comparison: BitsComparison, console: Console) -> None:
@@ -240,12 +309,14 @@ def _compare_routes(running: _Running, comparison: BitsComparison, console: Cons
         chunks, uncompared = spread.comparable(comparison)
         running.uncompared += uncompared
     rest, extent = len(chunks), running.request.extent
-    with SweepProgress(sum(swept_inputs(chunk.chunk, extent) for chunk in chunks), console, "compare") as progress:
+    with SweepProgress(console, "compare") as progress:
+        progress.begin(sum(swept_inputs(chunk.chunk, extent) for chunk in chunks))
 
         def keep(compared: Compared) -> None:
             nonlocal rest
             comparison.keep(compared)
             rest -= 1
+            running.advanced = True
             progress.advance(swept_inputs(compared[0][1].chunk, extent), comparison.name)
 
         try:
@@ -254,13 +325,13 @@ def _compare_routes(running: _Running, comparison: BitsComparison, console: Cons
             else:
                 compare_chunks(chunks, _teams(running, comparison), running.deadline, keep)
         except KeyboardInterrupt:
-            running.ending = "interrupted"
+            running.ending = INTERRUPTED
         except SweepError as error:
             running.failed = True
             running.refused.append(f"failed: {error}")
         else:
             if rest:
-                running.ending = f"the budget of {running.request.budget} is used up"
+                running.ending = running.end_of_budget()
 
 
 def _teams(running: _Running, comparison: BitsComparison) -> list[dict[str, Worker]]:
@@ -334,4 +405,5 @@ def _identity(running: _Running, case: Case, artifact: Artifact | None, hello: H
         graph=hashlib.sha256(artifact.model).hexdigest() if artifact else "",
         provider=hello.provider,
         facts={**facts_of(hello), "cpu": hello.cpu},
+        sample=running.samples.get((case.subject, case.aspect), ""),
     )

@@ -15,6 +15,7 @@ EXTENTS: tuple[Extent, ...] = get_args(Extent)
 CHUNKS = 256
 BINADES = 512  # sign and exponent: the first nine bits of a pattern
 MANTISSAS = 1 << 23  # patterns of a binade
+PATTERNS = BINADES * MANTISSAS
 ENDS = (
     64  # patterns at each end of a sampled binade: zeros, infinities, the smallest and largest numbers are among them
 )

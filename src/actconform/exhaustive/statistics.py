@@ -27,6 +27,13 @@ class WorstError(msgspec.Struct, frozen=True):
 
     error: float = -1.0
     input_hex: str = NO_INPUT
+    place: str = ""
+    """Where an output depends on more numbers than that: the pair, or the place in a sample."""
+
+    @property
+    def at(self) -> str:
+        """What to call the program with to see the error again."""
+        return self.place or self.input_hex
 
     def larger(self, than: WorstError) -> WorstError:
         """Return the larger of two, this one where they are equal."""

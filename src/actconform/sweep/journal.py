@@ -14,6 +14,7 @@ from actconform.types import Case, FindingClass, Interval  # noqa: TC001  msgspe
 from actconform.types.json import digest_of_json, finite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from actconform.types import Kernel
@@ -35,6 +36,8 @@ class SweepIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The distribution of the backend and its version."""
     facts: dict[str, str]
     """Of the worker's process and what computes there: versions, processor."""
+    sample: str = ""
+    """Of a kernel of rows or of two inputs, in words, what is swept in place of the extent's numbers."""
 
     @property
     def file_name(self) -> str:
@@ -112,15 +115,17 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def statistics(self) -> SweepStatistics:
         """What all chunks count together; findings have their cause as `deviation`."""
-        counted = added_up(self.chunks[number].statistics for number in sorted(self.chunks))
         causes = {(each.chunk, each.class_, each.tensor, each.interval): each.cause for each in self.covered}
-        findings = []
-        for number in sorted(self.chunks):
-            for finding in self.chunks[number].statistics.findings:
-                place = (finding.class_, finding.tensor, finding.interval)
-                cause = causes.get((number, *place)) or causes.get((ANY_CHUNK, *place))
-                findings.append(msgspec.structs.replace(finding, deviation=cause))
-        return msgspec.structs.replace(counted, findings=tuple(findings))
+        return added_up(_with_causes(self.chunks[number], causes) for number in sorted(self.chunks))
+
+
+def _with_causes(chunk: SweptChunk, causes: Mapping[tuple[int, FindingClass, str, Interval], str]) -> SweepStatistics:
+    findings = []
+    for finding in chunk.statistics.findings:
+        place = (finding.class_, finding.tensor, finding.interval)
+        cause = causes.get((chunk.chunk, *place)) or causes.get((ANY_CHUNK, *place))
+        findings.append(msgspec.structs.replace(finding, deviation=cause))
+    return msgspec.structs.replace(chunk.statistics, findings=tuple(findings))
 
 
 class _Head(msgspec.Struct):
@@ -134,7 +139,7 @@ class SweepJournal(ResumableJournal):
 
     def __init__(self, folder: Path, identity: SweepIdentity, *, resume: bool) -> None:
         self.file_name = identity.file_name
-        self._identity = identity
+        self.identity = identity
         self.earlier: dict[int, SweptChunk] = {}
         super().__init__(folder, msgspec.json.encode({"sweep": identity}), resume=resume)
 
@@ -147,7 +152,7 @@ class SweepJournal(ResumableJournal):
         self._write(msgspec.json.encode(Causes(covered)))
 
     def _another_run(self, head: bytes) -> str:
-        differences = self._identity.differences(msgspec.json.decode(head, type=_Head).sweep)
+        differences = self.identity.differences(msgspec.json.decode(head, type=_Head).sweep)
         return f"is of another sweep: {'; '.join(differences)}" if differences else ""
 
     def _keep(self, line: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.errors import Unsupported, UsageError, near
@@ -31,12 +32,15 @@ class SweepPlan(NamedTuple):
     """The cases to be swept, in words what samples there are of kernels of rows or two inputs, and the kernels that a glob matches and that cannot be swept."""
 
     cases: list[Case]
-    samples: list[str]
+    samples: dict[tuple[str, Aspect], str]
     left_out: list[str]
 
     def notes(self, refused: Sequence[str]) -> list[str]:
         """Return what is said below the table, with what backends refused."""
-        return [*self.samples, *(f"not swept: {words}" for words in (*self.left_out, *refused))]
+        samples = [
+            f"{_function(*of)} is swept at a sample, whatever the range: {words}" for of, words in self.samples.items()
+        ]
+        return [*samples, *(f"not swept: {words}" for words in (*self.left_out, *refused))]
 
 
 def sweep_plan(catalog: Catalog, request: SweepRequest) -> SweepPlan:
@@ -52,21 +56,25 @@ def sweep_plan(catalog: Catalog, request: SweepRequest) -> SweepPlan:
         if route not in offered:
             raise UsageError(f"unknown route {route!r}{near(route, sorted(offered))}")
     cases: list[Case] = []
-    samples: dict[str, None] = {}
+    samples: dict[tuple[str, Aspect], str] = {}
     left_out: dict[str, None] = {}
-    for kernel in _kernels(catalog, request.patterns):
-        for aspect in ASPECTS:
-            if aspect not in request.aspects:
-                continue
-            try:
-                samples[_sample_in_words(kernel, aspect)] = None
-            except Unsupported as error:
-                left_out[str(error)] = None
-                continue
-            cases += [Case(kernel.name, aspect, DTYPE, route) for route in request.routes]
+    aspects = [aspect for aspect in ASPECTS if aspect in request.aspects]
+    for kernel, aspect in product(_kernels(catalog, request.patterns), aspects):
+        try:
+            words = _sample_in_words(kernel, aspect)
+        except Unsupported as error:
+            left_out[str(error)] = None
+            continue
+        if words:
+            samples[kernel.name, aspect] = words
+        cases += [Case(kernel.name, aspect, DTYPE, route) for route in request.routes]
     if not cases:
         raise UsageError("nothing to sweep:\n" + "\n".join(left_out))
-    return SweepPlan(cases, list(filter(None, samples)), list(left_out))
+    return SweepPlan(cases, samples, list(left_out))
+
+
+def _function(kernel: str, aspect: Aspect) -> str:
+    return kernel if aspect == "value" else f"the gradient of {kernel}"
 
 
 def _sample_in_words(kernel: Kernel, aspect: Aspect) -> str:

@@ -7,6 +7,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from actconform.comparison.comparator import join, joined, structure
@@ -26,8 +27,9 @@ from actconform.exhaustive.statistics import (
 )
 from actconform.run.subject import subject_of
 from actconform.sweep.journal import SweptChunk
+from actconform.sweep.sample_places import SamplePlaces, is_of_pairs
 from actconform.testdata.kernel_vectors import TestVectors, unstored_vector
-from actconform.testdata.regimes import HALVED, row_inputs, signed_powers
+from actconform.testdata.regimes import row_inputs, signed_powers
 from actconform.tolerance.limits import row_tolerance
 from actconform.types.dtypes import DTYPES
 from actconform.workers.protocol import Call, Job
@@ -56,7 +58,7 @@ def is_sampled(kernel: Kernel) -> bool:
 
 
 def sample_in_words(kernel: Kernel, aspect: Aspect) -> str:
-    """Return what the sample of a kernel is. Raises Unsupported where there is none, with the reason."""
+    """Return what the sample of a kernel is: "32 rows of 2 ...". Raises Unsupported where there is none, with the reason."""
     if aspect == "gradient" and not kernel.differentiable:
         raise Unsupported(f"{kernel.name} has no gradient, by declaration")
     if kernel.output_dtype == "int64":
@@ -69,18 +71,13 @@ def sample_in_words(kernel: Kernel, aspect: Aspect) -> str:
         row_vectors(kernel, aspect, 63)
     except LookupError as error:
         raise Unsupported(f"{kernel.name}: {error.args[0]}") from error
-    if _is_of_pairs(kernel):
+    if is_of_pairs(kernel):
         further = "zeros" if "slope" in kernel.inputs else "zeros and infinities"
         size = f"all pairs of {OF_BINADE} numbers of every binade with 1 of every binade, {further}"
     else:
         beside = ", each beside half of another and its own negative" if kernel.axis == 1 else ""
         size = f"{OF_BINADE} rows of 2, of 17 and of 256 numbers for every binade{beside}"
-    name = f"the gradient of {kernel.name}, of cotangents from 1/8 to 1," if aspect == "gradient" else kernel.name
-    return f"{name} is swept at a sample, whatever the range: {size}"
-
-
-def _is_of_pairs(kernel: Kernel) -> bool:
-    return "slope" in kernel.inputs or (kernel.name in HALVED and kernel.name != "maxout")
+    return f"{size}; cotangents from 1/8 to 1" if aspect == "gradient" else size
 
 
 def row_vectors(kernel: Kernel, aspect: Aspect, chunk: int) -> TestVectors:
@@ -96,7 +93,7 @@ def row_vectors(kernel: Kernel, aspect: Aspect, chunk: int) -> TestVectors:
     ).view(np.float32)
     cotangents = partial(_cotangents, kernel) if aspect == "gradient" else None
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        if _is_of_pairs(kernel):
+        if is_of_pairs(kernel):
             calls = [_pairs(kernel, aspect, first)]
         else:
             calls = [row_inputs(kernel, _rows(first, length)) for length in ROW_LENGTHS]
@@ -149,10 +146,12 @@ def swept_rows(
     outputs, seconds = answered_rows(worker, kernel, case, artifact, vectors, chunk, timeout)
     # calls of a chunk are of one regime
     samples = {tensor: sample for (_, tensor), sample in joined(vectors, outputs).items()}
+    places = SamplePlaces(kernel, vectors, chunk)
     sample = join(list(samples.values()))
     with np.errstate(all="ignore"):
         digest = hashlib.sha256(same_nans(sample.got).astype("<f4", copy=False).data).hexdigest()
-        statistics = _statistics(sample, vectors.tolerance, chunk, _findings(samples, vectors.tolerance))
+        findings = _findings(samples, vectors.tolerance, places)
+        statistics = _statistics(sample, vectors.tolerance, places, findings)
     return SweptChunk(chunk=chunk, sha256=digest, statistics=statistics, seconds=seconds)
 
 
@@ -181,7 +180,9 @@ def answered_rows(
     return result.outputs, sum(result.timings.values())
 
 
-def _statistics(sample: Sample, tolerance: Tolerance, chunk: int, findings: tuple[Finding, ...]) -> SweepStatistics:
+def _statistics(
+    sample: Sample, tolerance: Tolerance, places: SamplePlaces, findings: tuple[Finding, ...]
+) -> SweepStatistics:
     got, truth = sample.got, sample.truth
     nearest = truth.astype(np.float32)
     right = (got == nearest) | (np.isnan(got) & np.isnan(nearest))
@@ -190,13 +191,15 @@ def _statistics(sample: Sample, tolerance: Tolerance, chunk: int, findings: tupl
     within &= finite & ~np.isnan(signed)  # a bound of 0 that is kept
     bits = sample.x.astype(np.float32).view(np.uint32)
     counted = finite & ~np.isnan(scaled)
-    errors = BinadeErrors(
-        binades_of(chunk)[0], _worst(np.where(finite, ulp, -1.0), bits), _worst(np.where(counted, scaled, -1.0), bits)
-    )
+    by_unit = [np.where(finite, ulp, -1.0), np.where(counted, scaled, -1.0)]
+    binades = [
+        BinadeErrors(binade, *(_worst(errors, elements, bits, places) for errors in by_unit))
+        for binade, elements in places.by_binade()
+    ]
     unsure = int(undecided(truth).size)
     return SweepStatistics(
         inputs=got.size,
-        binades=(errors,),
+        binades=tuple(binades),
         histogram=tuple(error_histogram(np.where(finite, ulp, np.where(right, 0.0, np.inf))).tolist()),
         signed_sum=float(signed[within].sum()),
         within=int(np.count_nonzero(within)),
@@ -208,17 +211,20 @@ def _statistics(sample: Sample, tolerance: Tolerance, chunk: int, findings: tupl
     )
 
 
-def _findings(samples: dict[str, Sample], tolerance: Tolerance) -> tuple[Finding, ...]:
+def _findings(samples: dict[str, Sample], tolerance: Tolerance, places: SamplePlaces) -> tuple[Finding, ...]:
     """Return what breaks a limit, by tensor and the sign of the input beside each element."""
     findings: list[Finding] = []
     for tensor, sample in samples.items():
         for sign in (False, True):
-            part = sample.part(np.flatnonzero(np.signbit(sample.x) == sign))
-            located = locate(part, tolerance, elementwise_errors(part, tolerance), REGIME, tensor)
-            findings += [each.finding for each in located]
+            chosen = np.flatnonzero(np.signbit(sample.x) == sign)
+            part = sample.part(chosen)
+            for each in locate(part, tolerance, elementwise_errors(part, tolerance), REGIME, tensor):
+                assert each.finding.worst is not None  # `locate` gives one
+                place = places.of(int(chosen[each.finding.worst.index]), tensor)
+                findings.append(msgspec.structs.replace(each.finding, evidence=place))
     return joined_findings(findings)
 
 
-def _worst(errors: F64, bits: NDArray[Any]) -> WorstError:
-    at = int(errors.argmax())
-    return WorstError(float(errors[at]), f"0x{int(bits[at]):08x}") if errors[at] >= 0 else WorstError()
+def _worst(errors: F64, elements: NDArray[np.int64], bits: NDArray[Any], places: SamplePlaces) -> WorstError:
+    at = int(elements[errors[elements].argmax()])
+    return WorstError(float(errors[at]), f"0x{int(bits[at]):08x}", places.of(at)) if errors[at] >= 0 else WorstError()

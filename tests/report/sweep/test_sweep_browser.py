@@ -30,7 +30,17 @@ def cells(page, name):
 def test_each_sweep_has_a_line_with_its_figures_and_a_map(opened):
     page = opened()
     (torch, jax, hostile, _) = cells(page, "Sweeps")
-    assert torch[:9] == ["tanh", "value", "torch", "torch 2.13", "all", "2,560", "256 of 256", "0.75", "0x00000000"]
+    assert torch[:9] == [
+        "tanh",
+        "value",
+        "torch",
+        "torch 2.13",
+        "all",
+        "2,560 of 4,294,967,296",
+        "256 of 256",
+        "0.75",
+        "0x00000000",
+    ]
     assert torch[11] == "2,048 (80 %)"
     assert jax[7] == "∞"
     assert hostile[2] == HOSTILE

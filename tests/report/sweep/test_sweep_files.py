@@ -85,6 +85,29 @@ def test_the_page_holds_the_map_of_each_sweep_and_no_foreign_markup(tmp_path):
     assert data["rows"][1]["findings"] == [["nan-made", 3, "0x1", "0x2", "", "not looked for yet"]]
 
 
+def page_data(sweeps, folder):
+    html = write_sweep_page(sweep_rows(sweeps), [], folder).read_text("utf-8")
+    return msgspec.json.decode(re.search(r'type="application/json">(.*?)</script>', html)[1])
+
+
+def test_the_page_says_of_how_many_numbers_its_sweeps_are(tmp_path):
+    whole, part = sweep("torch"), sweep("torch", extent="sample", kernel="silu")
+    rows = sweep("torch", extent="sample", kernel="softmax", sample="32 rows of 2", place="chunk 0, call 1, y[5, 3]")
+    assert page_data([whole], tmp_path)["title"] == "Kernels at all float32 numbers"
+    assert page_data([whole, part], tmp_path)["title"] == "Kernels at some float32 numbers"
+    data = page_data([part, rows], tmp_path)
+    assert data["title"] == "Kernels at a sample of float32 numbers"
+    assert data["samples"] == [
+        "range sample: a sample of 32,768 numbers of each of the 512 binades; a largest error is a lower bound",
+        "softmax, value: 32 rows of 2; a largest error is a lower bound",
+    ]
+    assert [row["shownInputs"] for row in data["rows"]] == ["2,560 of 4,294,967,296", "2,560 outputs of a sample"]
+    assert data["rows"][1]["ulpAt"] == "chunk 0, call 1, y[5, 3]"
+    (_, line) = csv.DictReader(write_sweep_csv(sweep_rows([part, rows]), tmp_path).read_text("utf-8").splitlines())
+    assert (line["sample"], line["max_ulp_place"]) == ("32 rows of 2", "chunk 0, call 1, y[5, 3]")
+    assert line["max_ulp_input"] == "0x00000000"
+
+
 def test_a_phone_shows_the_page_and_no_foreign_word_is_markup(browse, too_small, tmp_path):
     sweeps = [sweep("torch"), sweep(HOSTILE, chunks=5)]
     page = browse(write_sweep_page(sweep_rows(sweeps), same_bits(sweeps, {}), tmp_path).as_uri(), width=390)

@@ -83,6 +83,9 @@ def _line(row: SweepRow) -> dict[str, Any]:
         "decided_by_arb": counted.near_midway - counted.undecided,
         "undecided": counted.undecided,
         "sha256": row.sha256,
+        "sample": csv_cell(row.identity.sample),
+        "max_ulp_place": csv_cell(counted.ulp.place),
+        "max_scaled_place": csv_cell(counted.scaled.place),
     }
 
 

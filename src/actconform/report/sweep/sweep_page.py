@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from actconform.exhaustive.patterns import BINADES, CHUNKS
+from actconform.exhaustive.patterns import BINADES, CHUNKS, PATTERNS, SAMPLE, Extent
 from actconform.files import write_bytes
 from actconform.report.html.page import ASSETS, html_document
 from actconform.report.html.page_values import short_number, shown
@@ -23,6 +23,11 @@ SWEEP_PAGE = "index.html"
 SHARED = ("elements.js", "svg.js", "theme.js")
 SCRIPTS = ("sweep_maps.js", "sweep_start.js")  # in the order of their use
 OF_INPUT = ("y", "d_x")  # the tensors that most kernels have alone: only others are named
+EXTENT_IN_WORDS: dict[Extent, str] = {
+    "sample": f"a sample of {SAMPLE:,} numbers of each of the {BINADES} binades; a largest error is a lower bound",
+    "quick": f"all numbers with 2^-15 ≤ |x| < 128, and a sample of {SAMPLE:,} of each other binade, where a largest error is a lower bound",
+    "all": f"all {PATTERNS:,} numbers",
+}
 SPECIAL = 0xFF  # the exponent of infinities and NaN, which have no error
 
 
@@ -33,6 +38,8 @@ def write_sweep_page(rows: Sequence[SweepRow], pairs: Sequence[SameBits], folder
     data = {
         "rows": [_row(row) for row in rows],
         "pairs": [_pair(pair) for pair in pairs],
+        "title": _title(rows),
+        "samples": _samples(rows),
         "within": list(WITHIN),
         "texts": [],
     }
@@ -40,6 +47,30 @@ def write_sweep_page(rows: Sequence[SweepRow], pairs: Sequence[SameBits], folder
     styles = [ASSETS / "page.css", assets / "sweep.css"]
     write_bytes(path, html_document(dict(shown(data)), "actconform sweep", SWEEP_CSV, styles, scripts).encode())
     return path
+
+
+def _title(rows: Sequence[SweepRow]) -> str:
+    whole = [row.complete and row.identity.extent == "all" for row in rows]
+    return f"Kernels at {'all' if all(whole) else 'some' if any(whole) else 'a sample of'} float32 numbers"
+
+
+def _samples(rows: Sequence[SweepRow]) -> list[str]:
+    """Return what was swept of each range, and of each kernel that has a sample of its own."""
+    lines = [
+        f"{row.identity.case.subject}, {row.identity.case.aspect}: {row.identity.sample}; a largest error is a lower bound"
+        if row.identity.sample
+        else f"range {row.identity.extent}: {EXTENT_IN_WORDS[row.identity.extent]}"
+        for row in rows
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _inputs(row: SweepRow) -> str:
+    """Return how many inputs were swept, and of how many."""
+    inputs = row.statistics.inputs
+    if row.identity.sample:
+        return f"{inputs:,} outputs of a sample"
+    return f"all {inputs:,}" if inputs == PATTERNS else f"{inputs:,} of {PATTERNS:,}"
 
 
 def _row(row: SweepRow) -> dict[str, Any]:
@@ -51,11 +82,12 @@ def _row(row: SweepRow) -> dict[str, Any]:
         "version": row.version,
         "extent": row.identity.extent,
         "inputs": counted.inputs,
+        "shownInputs": _inputs(row),
         "chunks": f"{row.chunks} of {CHUNKS}",
         "ulp": short_number(counted.ulp.error),
-        "ulpAt": counted.ulp.input_hex,
+        "ulpAt": counted.ulp.at,
         "scaled": short_number(counted.scaled.error),
-        "scaledAt": counted.scaled.input_hex,
+        "scaledAt": counted.scaled.at,
         "right": counted.correctly_rounded,
         "proven": not counted.undecided,
         "below": [counted.below(ulp) for ulp in WITHIN],
@@ -66,7 +98,7 @@ def _row(row: SweepRow) -> dict[str, Any]:
                 finding.class_ if finding.tensor in OF_INPUT else f"{finding.class_} ({finding.tensor})",
                 finding.count,
                 *finding.interval,
-                finding.worst.input_hex if finding.worst else "",
+                finding.evidence or (finding.worst.input_hex if finding.worst else ""),
                 finding.deviation or ("new" if row.complete else "not looked for yet"),
             ]
             for finding in row.findings

@@ -26,26 +26,34 @@ WIDEST = 1000  # columns of a table
 
 
 class SweepProgress(LiveBar):
-    """Counts inputs, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere."""
+    """Counts inputs, their rate and the time left: a bar on a terminal, a plain line every 15 seconds elsewhere.
 
-    def __init__(self, inputs: int, console: Console, name: str = "sweep") -> None:
-        self._inputs, self._done = inputs, 0
+    Rate and time left are of chunks alone: the start of frameworks, exports and the search for causes do not count.
+    """
+
+    def __init__(self, console: Console, name: str = "sweep") -> None:
+        self._done = self._left = 0
+        self._since, self._seconds = time.monotonic(), 0.0
         columns = (TextColumn(name), BarColumn(20), TextColumn("{task.fields[words]}", markup=False))
         super().__init__(Progress(*columns, console=console, transient=True), console)
-        self._task = self._bar.add_task("", total=inputs, words="")
+        self._task = self._bar.add_task("", total=None, words="")
 
-    def leave_out(self, inputs: int) -> None:
-        """Count inputs off that are done already."""
-        self._inputs -= inputs
+    def begin(self, left: int) -> None:
+        """Begin chunks, with so many inputs to come in all."""
+        self._left, self._since = left, time.monotonic()
 
     def advance(self, inputs: int, doing: str) -> None:
         """Count inputs that are done; `doing` names their kernel and route."""
+        now = time.monotonic()
+        self._seconds += now - self._since
+        self._since = now
         self._done += inputs
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        left = (self._inputs - self._done) / rate
-        words = f"{100.0 * self._done / self._inputs:.0f} %, {rate / 1e6:.0f} M/s, {left:.0f} s left: {doing}"
+        self._left -= inputs
+        rate = self._done / max(self._seconds, 1e-9)
+        of = self._done + self._left
+        words = f"{100.0 * self._done / of:.0f} %, {rate / 1e6:.3g} M/s, {self._left / rate:.0f} s left: {doing}"
         if self._live:
-            self._bar.update(self._task, completed=self._done, words=words)
+            self._bar.update(self._task, total=of, completed=self._done, words=words)
         else:
             self._line(words)
 
@@ -73,7 +81,7 @@ def sweep_table(console: Console, sweeps: Sequence[Sweep]) -> None:
         inputs = f"{counted.inputs:,}" + ("" if sweep.complete else f" ({len(sweep.chunks)}/{CHUNKS})")
         cells = [case.subject, case.aspect, case.route, inputs]
         for worst in (counted.ulp, counted.scaled):
-            cells += [short_error(worst.error), worst.input_hex]
+            cells += [short_error(worst.error), worst.at]
         right = share(counted.correctly_rounded, counted.inputs)
         cells += [("≈" if counted.undecided else "") + right]
         cells += [share(counted.below(ulp), counted.inputs) for ulp in WITHIN]

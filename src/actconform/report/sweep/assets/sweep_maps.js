@@ -28,7 +28,7 @@ function errorMap(row) {
   parts.push(path(row.map[0], "ulp"), path(row.map[1], "scaled"));
   const words = `${row.kernel}, ${row.aspect}, ${row.route}: at most ${short(row.ulp)} ULP at ${row.ulpAt}, ${short(row.scaled)} scaled at ${row.scaledAt}`;
   const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": words, tabindex: "0" }, parts);
-  return element("div", { class: "map-panel" }, element("h4", null, row.route, element("span", null, row.version)), tipped(drawing, words));
+  return element("div", { class: "map-panel" }, element("h4", null, row.route, element("span", null, `${row.version}, ${row.shownInputs}`)), tipped(drawing, words));
 }
 
 function maps() {

@@ -14,7 +14,7 @@ function grid(name, head, lines) {
 function sweepTable() {
   const head = ["kernel", "aspect", "route", "computed by", "range", "#inputs", "#chunks", "#max ULP", "at", "#max scaled", "at", "#correctly rounded"];
   const lines = data.rows.map((row) => [
-    row.kernel, row.aspect, row.route, row.version, row.extent, row.inputs.toLocaleString("en"), row.chunks, short(row.ulp), row.ulpAt,
+    row.kernel, row.aspect, row.route, row.version, row.extent, row.shownInputs, row.chunks, short(row.ulp), row.ulpAt,
     short(row.scaled), row.scaledAt, `${row.proven ? "" : "≈ "}${row.right.toLocaleString("en")} (${share(row.right, row)})`,
     ...row.below.map((part) => share(part, row)), short(row.bias), row.flushed.toLocaleString("en"), row.findings.length,
   ]);
@@ -45,14 +45,14 @@ document.getElementById("top").append(
   element(
     "div",
     { class: "top" },
-    element("h1", null, "Kernels at all float32 numbers"),
+    element("h1", null, data.title),
     element("nav", { "aria-label": "parts" }, ["table", "maps", "limits"].map((name) => element("a", { href: `#${name}` }, name))),
     element("button", { type: "button", id: "theme", onclick: turn }, ""),
   ),
 );
 main.append(
-  section("table", "Errors", sweepTable(), bitsTable()),
-  section("maps", "Worst errors by binade", element("p", { class: "legend" }, element("span", null, mark("ulp"), "in ULP"), element("span", null, mark("scaled"), "in the unit of the limit; 1e-2 stands for less")), maps()),
+  section("table", "Errors", element("ul", { class: "samples" }, data.samples.map((words) => element("li", null, words))), sweepTable(), bitsTable()),
+  section("maps", "Worst errors by binade", element("p", { class: "legend" }, element("span", null, mark("ulp"), "in ULP"), element("span", null, mark("scaled"), "in the unit of the limit; 1e-2 stands for less; a gap is a binade without a finite output, or not swept yet")), maps()),
   section("limits", "What breaks a limit", findingTable()),
 );
 nameTheme();
