@@ -27,7 +27,7 @@ class LibraryAccuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     name: str
     when: When = {}
-    """Facts under which it holds: a version specifier (">=2.13,<3") or a list of allowed values each."""
+    """Facts under which it holds: a version specifier (">=2.13,<3") or a list of allowed values each; of `cpu_features` one of its words will do."""
     ulp: dict[str, float] = {}
     """Primitive, or "primitive/f16", to its largest error in ULP of the result; in 16 bits 1 where not stated."""
     absolute: dict[str, float] = {}
@@ -154,7 +154,7 @@ def join_registers(registers: Iterable[Register]) -> Register:
 
 
 def holds(when: When, facts: Mapping[str, str]) -> bool:
-    """Tell whether every fact named is one that is allowed; a fact that is not known is not."""
+    """Tell whether every fact named is one that is allowed, of `cpu_features` the whole or a word; a fact that is not known is not."""
     for fact, wanted in when.items():
         value = facts.get(fact)
         if value is None:
@@ -162,7 +162,7 @@ def holds(when: When, facts: Mapping[str, str]) -> bool:
         if isinstance(wanted, str):
             if not _version_in(value, wanted):
                 return False
-        elif value not in wanted:
+        elif {value, *(value.split() if fact == "cpu_features" else ())}.isdisjoint(wanted):
             return False
     return True
 

@@ -144,6 +144,10 @@ def test_a_cover_matches_class_aspect_kernel_dtype_tensor_regime_and_bound() -> 
         ({"torch": ">=2"}, {"torch": "nightly"}, False),
         ({"onednn": ("off", "AVX2")}, {"onednn": "off"}, True),
         ({"onednn": ("off",)}, {"onednn": "AVX512"}, False),
+        ({"cpu_features": ("ASIMDHP",)}, {"cpu_features": "ASIMD ASIMDHP FPHP"}, True),
+        ({"cpu_features": ("ASIMD ASIMDHP FPHP",)}, {"cpu_features": "ASIMD ASIMDHP FPHP"}, True),
+        ({"cpu_features": ("ASIMDHP",)}, {"cpu_features": "ASIMD NEON"}, False),
+        ({"cpu": ("ASIMDHP",)}, {"cpu": "ASIMD ASIMDHP"}, False),
     ],
 )
 def test_when_is_held_against_the_facts(when: Any, facts: dict[str, str], wanted: bool) -> None:

@@ -234,7 +234,9 @@ class Explainer:
                 if number is not None:
                     inside = admits(number, got, zero_sign=self._test_vectors.tolerance.zero_sign)
                     admitted = inside & (capped | _is_other(number, truth))
-                    yield _Excuse(cause.id, cause.blame, text, admitted, inside, _used(number, got), cause.test)
+                    yield _Excuse(
+                        cause.id, cause.blame, " ".join(text.split()), admitted, inside, _used(number, got), cause.test
+                    )
             if cause.graph and self._situation.graph is not None:
                 yield from self._by_graph(cause, library, part, got, truth, capped)
         if self._facts.get("subnormals") == "flushed" and flushes(self._test_vectors.tolerance.fmt):
