@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.text import LONGEST, number_of, one_line, visible
+from actconform.text import LONGEST, listed, number_of, one_line, visible
 
 COMMANDS = (
     "error",
@@ -86,3 +86,10 @@ def test_a_long_message_is_cut_and_says_by_how_much() -> None:
 )
 def test_one_of_a_thing_is_no_plural(count: int, words: tuple[str, ...], shown: str) -> None:
     assert number_of(count, *words) == shown
+
+
+def test_the_first_of_a_list_are_named_and_the_rest_counted() -> None:
+    assert listed([], 2) == ""
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(["a"] * 1236, 2, "; ") == "a; a and 1,234 more"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LONGEST = 2000  # letters of a message
 # Controls but tab and newline, what turns the direction of writing or has no width, lone surrogates, what XML cannot hold.
@@ -34,6 +38,12 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 def number_of(count: int, singular: str, plural: str = "") -> str:
     """Return how many of something there are: "1 element", "1,234 elements"; without `plural` that of `singular` has an s."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def listed(words: Sequence[str], most: int, between: str = ", ") -> str:
+    """Return the first `most` of some words, and how many more there are: "a, b and 1,234 more"; the words are taken as they are."""
+    shown = between.join(words[:most])
+    return f"{shown} and {len(words) - most:,} more" if len(words) > most else shown
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

@@ -15,7 +15,7 @@ from actconform.checking.narrow_sums import SATURATION, saturates
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.spread import LIMIT
-from actconform.text import number_of
+from actconform.text import listed, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actconform.checking.runs import RuntimeRuns
 
 ALIKE = 4.0  # two runtimes whose numbers differ by less than this part of their error may both be right, and the truth wrong
+_FEW = 3  # names in a sentence
 MOST_ALONE = 16  # nodes that run by themselves
 
 
@@ -144,7 +145,7 @@ def _optimizer(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck) -> I
         elif _right_without(runs, sample, level, suspects[len(half) :]):
             suspects = suspects[len(half) :]
         else:
-            yield f"without the optimizations {_names(suspects)} every segment is within its bound, and no half of them suffices"
+            yield f"without the optimizations {listed(suspects, _FEW)} every segment is within its bound, and no half of them suffices"
             return
     yield f"without the optimization {suspects[0]} every segment is within its bound"
 
@@ -212,7 +213,7 @@ def _blame_of_output(
     if unjudged := {node.node for each in levels for node in each.unjudged} - judged:
         evidence.append(f"{number_of(len(unjudged), 'node')} could not be judged, and one of them may be at fault")
     if unbounded := [name for name, bounded in _bounded_nodes(levels).items() if not bounded]:
-        evidence.append(f"what {_names(unbounded)} read bounds nothing there, and one of them may be at fault")
+        evidence.append(f"what {listed(unbounded, _FEW)} read bounds nothing there, and one of them may be at fault")
     return "undetermined", evidence
 
 
@@ -317,15 +318,10 @@ def visible_end_to_end(outputs: Sequence[OutputCheck], sample: int) -> str:
     """Return which outputs of a sample are off by more than rounding explains, as a sentence."""
     off = [output.name for output in outputs if not output.explained and output.sample == sample]
     return (
-        f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
+        f"end to end {listed(off, _FEW)} is off by more than {LIMIT:g} spreads"
         if off
         else "end to end rounding still hides it"
     )
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def source_line(graph: FlatGraph, node_name: str) -> str:

@@ -9,6 +9,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from actconform.files import read_text
+from actconform.text import listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def foreign_folder(path: Path) -> str:
         return "is a Core ML package: check the ONNX model that it was converted from"
     models = [name for name in names if name.endswith(MODEL_SUFFIXES) and (path / name).is_file()]
     if models:
-        return f"is a folder: name a model in it ({', '.join(models[:5])}{', ...' if len(models) > 5 else ''})"
+        return f"is a folder: name a model in it ({listed(models, 5)})"
     return f"is a folder: {_wanted(path)}"
 
 

@@ -18,6 +18,7 @@ from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nested_graphs import graphs, own_names, subgraphs
 from actconform.onnx.opset_conversion import inlined
+from actconform.text import listed
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def conversion_note(model: onnx.ModelProto, inputs: Bundle, converted: Mapping[s
             error = float(np.nan_to_num(np.max(np.abs(moved - truth)), nan=np.inf))
         largest = float(np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0))
         moves.append(f"{name} by {error:.3g} of at most {largest:.3g}")
-    return f"the conversion itself, weights and constants rounded, moves the true outputs: {', '.join(moves[:5])}"
+    return f"the conversion itself, weights and constants rounded, moves the true outputs: {listed(moves, 5)}"
 
 
 class _Wide(NamedTuple):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -184,12 +184,11 @@ def _loss(layer: NoiseLayer) -> str:
 
 def _precision_words(losing: Sequence[NoiseLayer]) -> Iterator[str]:
     if losing:
-        named = ", ".join(
+        layers = [
             f"{_at(layer)} {layer.lost_bits:.1f} bits" if layer.lost_bits < 100 else f"{_at(layer)} all"
-            for layer in losing[:MOST_NAMED]
-        )
-        more = f" and {len(losing) - MOST_NAMED:,} more" if len(losing) > MOST_NAMED else ""
-        yield f"precision: {_layers(len(losing))} more than {LOST_BITS:g} bits: {named}{more}"
+            for layer in losing
+        ]
+        yield f"precision: {_layers(len(losing))} more than {LOST_BITS:g} bits: {listed(layers, MOST_NAMED)}"
 
 
 def _quantization_words(coarse: Sequence[NoiseLayer], clipping: Sequence[NoiseLayer]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.console import open_console
 from actconform.say import say
 from actconform.settings import BackendConfig
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import finite
 from actconform.workers.environments import is_installed
@@ -306,8 +306,7 @@ def _packages(old: Path, new: Path, backend: type[Backend]) -> _Packages:
         f"{package}: a version is in one of the two files alone"
         for package in sorted((before.keys() ^ after.keys()) & process)
     ]
-    rest = f" and {len(others) - NAMES_SHOWN} more" if len(others) > NAMES_SHOWN else ""
-    aside = [f"{', '.join(others[:NAMES_SHOWN])}{rest}: {backend.name} does not run with it"] if others else []
+    aside = [f"{listed(others, NAMES_SHOWN)}: {backend.name} does not run with it"] if others else []
     return _Packages(bumps, unchanged, (*one_sided, *aside))
 
 

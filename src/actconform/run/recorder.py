@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import digest_of_json, finite
 from actconform.types.report import SCHEMA, Report
@@ -112,10 +112,9 @@ class Recorder:
         facts = read_facts(self.folder)
         lines, strange = _read_lines(self.folder)
         if strange:
-            more = f" and {len(strange) - STRANGE_SHOWN} more" if len(strange) > STRANGE_SHOWN else ""
             lines_are = number_of(len(strange), f"line of {RESULTS} is", f"lines of {RESULTS} are")
             message = f"{lines_are} dropped, and what is missing now is run again"
-            self.notes.append(f"{message}: {'; '.join(strange[:STRANGE_SHOWN])}{more}")
+            self.notes.append(f"{message}: {listed(strange, STRANGE_SHOWN, '; ')}")
         wanted = {
             line.result.case: line for line in lines if line.result.case in cases and line.result.verdict not in AGAIN
         }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.errors import TensorFileError, Unsupported
 from actconform.files import read_bytes, temporary_folder
 from actconform.plugin.interfaces import Program
+from actconform.text import listed
 from actconform.workers.last_words import speaking
 from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
 from actconform.workers.session import CommandError, same_bytes
@@ -254,10 +255,7 @@ def _renamed_model(model: onnx.ModelProto, names: Mapping[str, str]) -> bytes:
 
 
 def _name_list(names: Sequence[str]) -> str:
-    return (
-        ", ".join(names[:MOST_LINES]) + (f" and {len(names) - MOST_LINES} more" if names[MOST_LINES:] else "")
-        or "nothing"
-    )
+    return listed(names, MOST_LINES) or "nothing"
 
 
 def _tail(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputChec
 from actconform.checking.structure import is_defined, opsets_of
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
 from actconform.onnx.evaluate.node_label import STANDARD
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -292,9 +292,8 @@ def _of_segment(observed: Observations, level: LevelCheck, tensor: TensorCheck) 
     """Yield which nodes lie between what was read and the tensor, where there are several: any of them may be at fault."""
     if len(tensor.segment) > 1:
         operators = {node.name: node.proto.op_type for node in observed.samples[level.sample].graph.nodes}
-        nodes = [f"{operators.get(name, '')} {one_line(name, 80)}" for name in tensor.segment[:MOST_NODES]]
-        rest = f" and {len(tensor.segment) - MOST_NODES} more" if len(tensor.segment) > MOST_NODES else ""
-        yield f"at fault is one of {', '.join(nodes)}{rest}"
+        nodes = [f"{operators.get(name, '')} {one_line(name, 80)}" for name in tensor.segment]
+        yield f"at fault is one of {listed(nodes, MOST_NODES)}"
 
 
 def _path(layer: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform.errors import UsageError
-from actconform.text import one_line
+from actconform.text import listed, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ def paired(
         )
     if missing:
         notes.append(
-            f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
+            f"{role}s of the graph that the trained model does not have: {listed([one_line(name) for name in missing], 5)}"
         )
     return pairs, notes
 

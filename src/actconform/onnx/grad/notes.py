@@ -17,7 +17,7 @@ from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import deep
 from actconform.onnx.grad.rules.tensor_info import constant_of
 from actconform.onnx.nested_graphs import needed
-from actconform.text import number_of
+from actconform.text import listed, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ _RULE = "rewriter.rule_name"  # the end of the key under which onnxscript's opti
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _MADE_BY_EXPORTERS = re.compile(r"onnx::|const_fold_opt__|_val_\d|val_\d")  # names that no framework gives a parameter
 _CUT = re.compile(r"%detach|aten\.detach|stop_?gradient|/detach", re.IGNORECASE)
+_SHOWN = 4  # names in a note
 _EMBEDDING = re.compile(r"aten\.embedding\.default\]\(args = \(%?\S+, %?\S+, (\d+)")
 
 
@@ -46,7 +47,7 @@ def lost_in_export(model: onnx.ModelProto, wrt: Sequence[str], gradient: str = "
     nodes = list(deep(needed(model.graph.node, [value.name for value in model.graph.output])))
     readers = {name: [_label(node) for node in nodes for read in node.input if read == name] for name in weights}
     notes = [
-        f"{gradient}{name} is the sum over {number_of(len(by), 'reader')} of {name} ({_listed(by)}): "
+        f"{gradient}{name} is the sum over {number_of(len(by), 'reader')} of {name} ({listed(by, _SHOWN)}): "
         "tied weights, or equal ones that the exporter merged"
         for name, by in readers.items()
         if len(by) > 1
@@ -61,10 +62,6 @@ def lost_in_export(model: onnx.ModelProto, wrt: Sequence[str], gradient: str = "
 
 def _label(node: onnx.NodeProto) -> str:
     return f"{node.op_type} {node.name or '-> ' + ', '.join(name for name in node.output if name)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f", and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _constant_nodes(nodes: Sequence[onnx.NodeProto]) -> dict[str, onnx.TensorProto]:
@@ -92,7 +89,7 @@ def _copies(
             content = relation.of(name) if any(relation) else f"the same numbers as {name}"
             gradient_name, part = f"{gradient}{name}", relation.of(f"{gradient}{copy}")
             yield (
-                f"{copy}, read by {_listed(readers)}, holds {content}: if both are one parameter of the model, its "
+                f"{copy}, read by {listed(readers, _SHOWN)}, holds {content}: if both are one parameter of the model, its "
                 f"gradient is {gradient_name} plus {part}; {gradient_name} alone lacks that part"
             )
 
@@ -163,13 +160,13 @@ def _folded(
 def _missing(model: onnx.ModelProto, initializers: dict[str, onnx.TensorProto]) -> list[str]:
     """Say which parameters torch's export lists that the graph does not hold."""
     entries = (*model.metadata_props, *model.graph.metadata_props)
-    listed = "\n".join(entry.value for entry in entries if entry.key == _SIGNATURE)
+    signatures = "\n".join(entry.value for entry in entries if entry.key == _SIGNATURE)
     present = {*initializers, *(value.name for value in model.graph.input)}
-    names = re.findall(r"PARAMETER target='([^']+)'", listed)
+    names = re.findall(r"PARAMETER target='([^']+)'", signatures)
     gone = [name for name in names if name not in present]
     if not gone or len(gone) == len(names):  # of none present, they have come as inputs of other names
         return []
-    note = f"the export lists parameters that the graph does not have under their names: {_listed(gone)}; they were "
+    note = f"the export lists parameters that the graph does not have under their names: {listed(gone, _SHOWN)}; they were "
     return [f"{note}merged with equal ones, transposed, or folded into others, whose gradients have their part"]
 
 

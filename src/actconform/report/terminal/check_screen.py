@@ -32,7 +32,7 @@ from actconform.report.check.summary import (
 )
 from actconform.report.check.trained_summary import layer_sentences, trained_of, weight_sentences
 from actconform.report.terminal.screen import FACTS_SHOWN
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -294,8 +294,7 @@ def _unchecked(result: CheckResult) -> Iterator[str]:
 
 def _names(names: Sequence[str]) -> str:
     """Return the first of some foreign names, and how many more there are."""
-    shown = ", ".join(name_shown(name) for name in names[:NAMES_SHOWN])
-    return f"{shown} and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else shown
+    return listed([name_shown(name) for name in names], NAMES_SHOWN)
 
 
 def _sentences(label: str, sentences: Iterable[str], width: int) -> Iterator[Text]:

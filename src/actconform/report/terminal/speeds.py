@@ -13,7 +13,7 @@ from actconform.report.cells import MARKS_MEAN, STYLES
 from actconform.report.reasons import abbreviate
 from actconform.report.terminal import screen
 from actconform.report.terminal.console import plain
-from actconform.text import number_of
+from actconform.text import listed, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,8 +77,7 @@ def not_timed(console: Console, untimed_routes: Iterable[NotTimed]) -> None:
     for (verdict, reason), untimed in reasons.items():
         routes = ", ".join(dict.fromkeys(route.route for route in untimed))
         subjects = list(dict.fromkeys(route.workload.subject for route in untimed))
-        more = f" and {len(subjects) - SUBJECTS_SHOWN} more" if len(subjects) > SUBJECTS_SHOWN else ""
-        line = f"not timed: {routes}: {', '.join(subjects[:SUBJECTS_SHOWN])}{more}: {verdict}: {reason}"
+        line = f"not timed: {routes}: {listed(subjects, SUBJECTS_SHOWN)}: {verdict}: {reason}"
         console.print(plain(line), soft_wrap=True)
 
 
