@@ -431,3 +431,13 @@ def test_draws_in_which_rounding_decides_a_shape_are_left_out():
     sample = {"x": np.float16([9.99, 10, 10])}
     check = noise_check(flatten(model, sample), sample, {})
     assert [layer.tensor for layer in check.layers][-1] == "y"
+
+
+def test_integers_that_are_quantized_have_no_noise():
+    model = made(
+        "(int32[n] x) => (float[n] y) { q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z) }",
+        {"s": np.float32(2), "z": np.int8(0)},
+    )
+    inputs = {"x": np.int32([-4, 0, 2, 8])}
+    first = noise_check(flatten(model, inputs), inputs, {}, truth=None).layers[0]
+    assert (first.node, first.noise, first.largest, first.smallest) == ("QuantizeLinear:q", 0.0, 8.0, 2.0)

@@ -147,6 +147,7 @@ class _Meter:
             (array.astype(np.float64) - zero) * scale
             for array, (scale, zero) in zip((computed, *moved), counts, strict=True)
         ]
+        truth = truth.astype(np.float64, copy=False)  # integers too can be quantized
         if by.folds_relu:
             truth = np.maximum(truth, 0.0)
         return _Tensor(name, STORAGE[kind].name, None, truth, matched, floats[0], floats[1:], by)
