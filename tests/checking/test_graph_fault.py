@@ -8,7 +8,8 @@ import pytest
 from small_models import made, sample_of
 
 from actconform.checking.flatten import flatten
-from actconform.checking.graph_fault import ill_typed_graph, weights_of_graph
+from actconform.checking.graph_fault import ill_typed_graph, malformed_graph, weights_of_graph
+from actconform.checking.malformed import malformed_nodes
 from actconform.checking.source import source_of_model
 
 X = {"x": np.ones((2, 4), np.float32)}
@@ -154,3 +155,13 @@ def test_an_ill_typed_graph_is_its_exporters_fault_where_one_has_just_made_it(ex
     assert (fault.blame, fault.node, fault.op_type) == (blame, "MatMul:y", "MatMul")
     assert fault.words == "reads h of float32 and w of float16, which must be of one type"
     assert ill_typed_graph(weighted("y = Relu (x)")) is None
+
+
+@pytest.mark.parametrize(("exporter", "blame"), [("", "graph"), ("torch-dynamo", "exporter")])
+def test_of_malformed_nodes_the_gravest_is_told_and_the_others_are_named(exporter, blame):
+    source = weighted("a = Mish (x)  b = Div (a)  y = Relu <slope = 0.1> (b)")
+    fault = malformed_graph(list(malformed_nodes(source.model)), exporter).fault
+    assert (fault.blame, fault.node, fault.op_type) == (blame, "Div:b", "Div")
+    assert fault.words == "has 1 input, and takes 2 at opset 17"
+    assert "so it is at Relu:y (Relu), Mish:a (Mish)" in fault.evidence
+    assert "export the model anew" in fault.evidence[-1]

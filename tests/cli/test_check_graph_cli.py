@@ -24,8 +24,8 @@ def check(cli, tmp_path, monkeypatch):
     """Return what checks a model with one sample, and gives what was printed and the result."""
     monkeypatch.chdir(tmp_path)
 
-    def run(text: str, *options: str, **weights):
-        onnx.save(made(text, weights), "model.onnx")
+    def run(text: str, *options: str, opset: int = 17, **weights):
+        onnx.save(made(text, weights, opset), "model.onnx")
         done = cli("check", "model.onnx", "--samples", "1", *options)
         return done, read_json(Path("actconform-check"))
 
@@ -93,6 +93,42 @@ def test_an_ill_typed_graph_that_cannot_be_evaluated_either_is_a_finding(check):
     (graph,) = result.runtimes
     assert (done.code, graph.fault.op_type) == (1, "BitShift"), done.err
     assert "reads x of float32, and takes uint16, uint32, uint64, uint8 there" in done.out
+
+
+def test_of_a_malformed_graph_nothing_is_run_and_the_graph_is_blamed(check):
+    done, result = check("(float[4, 4] x) => (float[1, 4] y) { y = ReduceSum <axes = [0]> (x) }", "--html")
+    (graph,) = result.runtimes
+    assert (done.code, graph.status, graph.fault.blame, result.samples) == (1, "at fault", "graph", []), done.err
+    assert (
+        "FIRST    ReduceSum:y (ReduceSum)   has the attribute axes, and takes axes as an input at opset 17" in done.out
+    )
+    assert "nothing was run" in done.out
+    assert "The graph is at fault at ReduceSum:y" in Path("actconform-check/index.html").read_text("utf-8")
+
+
+def test_an_operator_that_the_opset_lacks_is_the_graphs_fault_where_a_runtime_refuses_it(check):
+    done, result = check("(float[n, 4] x) => (float[n, 4] y) { y = Gelu (x) }", opset=18)
+    runtime, graph = result.runtimes
+    assert (done.code, runtime.status, graph.fault.node) == (1, "failed", "Gelu:y"), done.err
+    assert "is not an operator of opset 18: the standard has it since opset 20" in done.out
+
+
+def test_an_operator_that_the_opset_lacks_and_the_runtime_has_is_a_note(check):
+    text = "(float[n, 4] x) => (float[n, 4] y) { y = LayerNormalization (x, w) }"
+    done, result = check(text, opset=16, w=np.ones(4, np.float32))
+    (runtime,) = result.runtimes
+    assert (done.code, runtime.status) == (0, "explained"), done.out
+    note = "LayerNormalization is not an operator of opset 16: the standard has it since opset 17"
+    assert note in result.notes
+
+
+def test_branches_of_two_types_are_the_graphs_fault_and_not_the_runtimes(check):
+    then, other = "float[4] p) { p = Relu (x) }", "float16[4] q) { q = Cast <to = 10> (x) }"
+    done, result = check(
+        f"(float[4] x, bool b) => (float[4] y) {{ y = If (b) <then_branch = t () => ({then}, else_branch = e () => ({other}> }}"
+    )
+    runtime, graph = result.runtimes
+    assert (done.code, runtime.status, runtime.fault, graph.fault.op_type) == (1, "failed", None, "If"), done.err
 
 
 def test_a_weight_that_overflows_in_float16_is_told_where_the_graph_is_converted(check):

@@ -99,6 +99,7 @@ CASES = {
     "AC210": (norms(1e-5, 1e-5, 1e-4, 1e-5, 1e-5), norms(1e-5, 1e-5, 1e-5, 1e-5, 1e-5), {}),
     "AC211": (weighted(np.nan), weighted(0.5), {}),
     "AC212": (dense("y = MatMul (h, v)", v=np.ones((8, 3), np.float16)), dense("y = MatMul (h, v)"), {}),
+    "AC213": (image("y = Softmax <axes = [1]> (x)"), image("y = Softmax <axis = 1> (x)"), {}),
 }
 
 

@@ -147,6 +147,25 @@ def test_ill_typed_nodes_are_told_with_their_types():
     assert total.message == "Add reads i of int64 and x of float32, which must be of one type"
 
 
+def test_malformed_nodes_are_told_alone_as_the_other_rules_cannot_read_them():
+    text = "(float[n, 1] x) => (float[n, 1] y, float[n, 1] z) { d = Div (x)  y = Softmax <axis = -1> (d)  z = Relu <slope = 0.1> (x) }"
+    quotient, rectified = findings_of(made(text))
+    assert (quotient.code, quotient.severity, quotient.node) == ("AC213", "error", "d")
+    assert quotient.message.startswith("Div has 1 input, and takes 2 at opset 17; ")
+    assert rectified.message.startswith("Relu has the attribute slope, and takes none at opset 17; ")
+
+
+def test_operators_that_the_opset_lacks_are_told_beside_all_else():
+    text = "(float[n, 1] x) => (float[n, 1] y) {{ h = {} (x, x)  y = Softmax <axis = -1> (h) }}"
+    gelu, softmax = sorted(
+        findings_of(made(text.format("Gelu").replace("x, x", "x"), opset=18)), key=lambda each: each.node
+    )
+    assert (gelu.code, gelu.severity, softmax.code) == ("AC213", "error", "AC101")
+    norm = next(each for each in findings_of(made(text.format("LayerNormalization"), opset=16)) if each.node == "h")
+    assert (norm.code, norm.severity) == ("AC213", "warning")
+    assert norm.message.endswith("ONNX Runtime has it at this opset all the same")
+
+
 def test_float16_weights_that_overflowed():
     (finding,) = findings_of(half(np.inf))
     assert (finding.code, finding.severity, finding.numbers["infinite"]) == ("AC206", "error", 1)

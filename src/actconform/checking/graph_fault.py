@@ -1,4 +1,4 @@
-"""What is wrong with a graph as it is written, whatever computes it: nodes that are ill-typed, weights that are NaN or infinite."""
+"""What is wrong with a graph as it is written, whatever computes it: nodes that break the standard, weights that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actconform.checking.model_check import answers_of_runtimes
 from actconform.checking.nonfinite_weights import nonfinite_weights
 from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
 from actconform.checking.spoiling_weights import first_spoiling
-from actconform.text import one_line
+from actconform.text import listed, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +21,28 @@ if TYPE_CHECKING:
     import onnx
 
     from actconform.checking.checked_sample import CheckedSample
+    from actconform.checking.malformed import Malformed
     from actconform.checking.nonfinite_weights import NonfiniteWeight
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
 
 GRAPH = "graph"  # the name of the column
 _FEW = 3  # names in a sentence
+
+
+def malformed_graph(nodes: Sequence[Malformed], exporter: str = "") -> RuntimeCheck:
+    """Return a column with the gravest of a graph's malformed nodes, of which there is at least one.
+
+    The blame is the exporter's where it has just made the graph.
+    """
+    first, *rest = sorted(nodes, key=lambda each: each.readable)
+    evidence = [
+        "the standard does not define what the node computes: onnx's checker refuses the graph, and runtimes may"
+    ]
+    others = [f"{node_name(each.node)} ({each.node.op_type})" for each in rest]
+    if others:
+        evidence.append(f"so it is at {_names(others)}")
+    return _column(first.node, first.words, [*evidence, first.advice], exporter)
 
 
 def ill_typed_graph(source: Source, exporter: str = "") -> RuntimeCheck | None:
@@ -39,32 +55,36 @@ def ill_typed_graph(source: Source, exporter: str = "") -> RuntimeCheck | None:
         return None
     first, *rest = nodes
     evidence = ["the standard does not define the operator for these types: a runtime may refuse the graph"]
+    advice = "put a Cast before the node, or convert all of the model to one type, and export it anew"
     if rest:
-        evidence.append(f"so is it at {_listed(node_name(each.node) for each in rest)}")
-    evidence.append("put a Cast before the node, or convert all of the model to one type, and export it anew")
+        evidence.append(f"so is it at {_names(node_name(each.node) for each in rest)}")
+    return _column(first.node, first.words, [*evidence, advice], exporter)
+
+
+def _column(node: onnx.NodeProto, words: str, evidence: Sequence[str], exporter: str) -> RuntimeCheck:
     fault = ModelFault(
         blame="exporter" if exporter else "graph",
-        node=node_name(first.node),
-        op_type=first.node.op_type,
+        node=node_name(node),
+        op_type=node.op_type,
         sample=0,
-        words=first.words,
-        source=line_of_source(first.node),
+        words=words,
+        source=line_of_source(node),
         evidence=tuple(evidence),
     )
     return RuntimeCheck(name=GRAPH, status="at fault", fault=fault)
 
 
 def unevaluated(
-    source: Source, samples: Sequence[CheckedSample], seed: int | None, ill_typed: RuntimeCheck, reason: str
+    source: Source, samples: Sequence[CheckedSample], seed: int | None, column: RuntimeCheck, reason: str
 ) -> CheckResult:
-    """Return the result for a graph that cannot be evaluated at all, since it is ill-typed; `reason` is what the evaluation said."""
+    """Return the result for a graph that cannot be evaluated at all, for what `column` says of it; `reason` is a note on that."""
     return CheckResult(
         model=source.path.name,
         sha256=source.sha256,
         opset=source.opset,
         nodes=source.nodes,
         samples=[sample.facts for sample in samples],
-        runtimes=[ill_typed],
+        runtimes=[column],
         notes=(*source.notes, reason),
         seed=seed,
         actconform=__version__,
@@ -97,7 +117,7 @@ def weights_of_graph(
     first, *rest = weights[spoiled.place :]
     evidence = [_way(first), *spoiled.sentences]
     if rest:
-        evidence.append(f"not finite either: {_listed(each.label for each in rest)}")
+        evidence.append(f"not finite either: {_names(each.label for each in rest)}")
     fault = ModelFault(
         blame="graph",
         node=node_name(first.reader),
@@ -115,7 +135,7 @@ def _harmless(weights: Sequence[NonfiniteWeight]) -> Iterator[str]:
     for weight in weights[:_FEW]:
         yield f"{weight.label} {weight.words}; no output is seen to be spoiled by it with these inputs, and with others one may be: {_way(weight)}"
     if len(weights) > _FEW:
-        yield f"so it is with {_listed(each.label for each in weights[_FEW:])}"
+        yield f"so it is with {_names(each.label for each in weights[_FEW:])}"
 
 
 def node_name(node: onnx.NodeProto) -> str:
@@ -141,6 +161,5 @@ def _advice(weight: NonfiniteWeight) -> str:
     return "look for it in the trained weights: a training that diverged leaves NaN; if they are sound, export or convert the model anew"
 
 
-def _listed(names: Iterable[str]) -> str:
-    shown = [one_line(name, 80) for name in names]
-    return ", ".join(shown[:_FEW]) + (f" and {len(shown) - _FEW:,} more" if len(shown) > _FEW else "")
+def _names(names: Iterable[str]) -> str:
+    return listed([one_line(name, 80) for name in names], _FEW)

@@ -13,7 +13,7 @@ from actconform.checking.agreement_columns import DataAgreement
 from actconform.checking.draw import parsed_range
 from actconform.checking.flatten import flatten
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
-from actconform.checking.graph_fault import ill_typed_graph, unevaluated, weights_of_graph
+from actconform.checking.graph_fault import ill_typed_graph, malformed_graph, unevaluated, weights_of_graph
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import (
     conversion_note,
@@ -22,6 +22,7 @@ from actconform.checking.low_precision import (
     lowered_sample,
     overflowing_weights,
 )
+from actconform.checking.malformed import malformed_nodes
 from actconform.checking.model_check import check_model
 from actconform.checking.noise_columns import judged_by_noise, noise_of
 from actconform.checking.open_runtime import open_runtime
@@ -40,7 +41,7 @@ from actconform.checking.trained.exports import Export, chosen_exporters, exampl
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.checking.trained.sources import NamedSource, named_source
 from actconform.errors import Unsupported, UsageError
-from actconform.text import one_line
+from actconform.text import listed, one_line
 from actconform.types.trained import Precision, RunMode
 
 if TYPE_CHECKING:
@@ -288,6 +289,12 @@ class _Session:
     def check(self, source: Source, exporter: str = "") -> CheckedGraph:
         """Return the result of one graph with all that stands beside it."""
         request, progress = self._request, self._progress
+        malformed = list(malformed_nodes(source.model))
+        if any(not node.readable for node in malformed):
+            self._begin()
+            reason = "nothing was run: there are nodes that the standard does not have as they are written"
+            result = unevaluated(source, [], None, malformed_graph(malformed, exporter), reason)
+            return CheckedGraph(result, source, [], self._runtimes, (), exporter, exporter, [])
         progress.stage("inputs")
         columns, samples, notes = self._prepared(source, exporter)
         data = DataAgreement(request, source) if request.data is not None else None
@@ -299,19 +306,24 @@ class _Session:
             notes += self._second_looks(source, samples[0])
         except (Unsupported, ValueError) as error:
             reason = f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}"
-            if (ill_typed := ill_typed_graph(source, exporter)) is None:
+            column = malformed_graph(malformed, exporter) if malformed else ill_typed_graph(source, exporter)
+            if column is None:
                 raise UsageError(reason) from error
-            result = unevaluated(source, samples, seed, ill_typed, reason)
+            result = unevaluated(source, samples, seed, column, reason)
             return CheckedGraph(result, source, samples, self._runtimes, (), exporter, exporter, columns)
         if is_low_precision(samples[0].graph):
             progress.stage("noise of the format")
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.graph_dtype else None)
             result = judged_by_noise(replace(result, noise=noise), columns)
-        if (column := ill_typed_graph(source, exporter)) is None:
+        refused = any(runtime.status == "failed" for runtime in result.runtimes)
+        undefined = malformed_graph(malformed, exporter) if malformed and refused else None
+        column = undefined or ill_typed_graph(source, exporter)
+        if column is None:
             column, more = weights_of_graph(checked, samples, self._runtimes)
             notes += more
         if column is not None:
             result = replace(result, runtimes=[*result.runtimes, column])
+        notes += [] if undefined else [f"{one_line(each.node.op_type, 80)} {each.words}" for each in malformed]
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])
@@ -378,7 +390,7 @@ class _Session:
         model = self._forward(source)
         if dtype := self._request.graph_dtype:
             if beyond := overflowing_weights(source.model, dtype):
-                notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
+                notes.append(f"weights with values beyond {dtype}, which become infinite: {listed(beyond, 5)}")
             for sample in samples:
                 inputs = lowered_sample(sample.inputs, dtype)
                 if self._models:

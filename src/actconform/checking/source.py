@@ -26,7 +26,7 @@ from actconform.onnx.external import MOST_BYTES, data_files, read_external_data
 from actconform.onnx.gates import standard_opset, tensors
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.strip_weights import open_dimensions, without_weights
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,12 +191,13 @@ def _leave_out_other_outputs(path: Path, model: onnx.ModelProto) -> list[str]:
     if not others:
         return []
     if not numeric:
-        names = ", ".join(others[:5])
-        raise UsageError(f"{one_line(str(path))}: gives no tensor of numbers that could be compared, but {names}")
+        raise UsageError(
+            f"{one_line(str(path))}: gives no tensor of numbers that could be compared, but {listed(others, 5)}"
+        )
     kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in numeric]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    return [f"outputs that are no tensors of numbers are not compared: {', '.join(others[:5])}"]
+    return [f"outputs that are no tensors of numbers are not compared: {listed(others, 5)}"]
 
 
 def _is_numeric(value: onnx.ValueInfoProto) -> bool:

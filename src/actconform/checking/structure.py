@@ -12,7 +12,7 @@ from actconform.errors import TooLargeError, UsageError, near
 from actconform.onnx.gates import deep
 from actconform.onnx.nested_graphs import graphs, reads
 from actconform.onnx.size_limits import expect_sane_size
-from actconform.text import number_of, one_line
+from actconform.text import listed, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ def expect_sound(model: onnx.ModelProto) -> None:
             _expect_unique(body, inputs, [] if body is function else [tensor.name for tensor in body.initializer])
             _sort_nodes(body)
         _expect_given(function, set(function.input), where)
-    for node, opsets in _operator_nodes(model):
+    for node, opsets in operator_nodes(model):
         _expect_attribute_types(node, opsets)
     try:
         expect_sane_size(model)
@@ -58,34 +58,40 @@ def expect_sound(model: onnx.ModelProto) -> None:
 
 
 def undefined_operators(model: onnx.ModelProto) -> list[str]:
-    """Return the operators that neither the standard nor ONNX Runtime's domains nor the model's functions define, as "domain:name"."""
+    """Return the operators outside the standard's domain that neither ONNX Runtime's domains nor the model's functions define, as "domain:name"."""
     undefined = [
-        one_line(f"{_domain(node.domain) or 'ai.onnx'}:{node.op_type}")
-        for node, opsets in _operator_nodes(model)
-        if not is_defined(node, opsets)
+        one_line(f"{node.domain}:{node.op_type}")
+        for node, opsets in operator_nodes(model)
+        if operator_domain(node.domain) and not is_defined(node, opsets)
     ]
     return list(dict.fromkeys(undefined))
 
 
-def _operator_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Mapping[str, int]]]:
+def operator_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Mapping[str, int]]]:
     """Yield the nodes at any depth, in functions too, that call no function of the model; with the opsets that hold there."""
-    functions = {(_domain(function.domain), function.name) for function in model.functions}
+    functions = {(operator_domain(function.domain), function.name) for function in model.functions}
     for holder, body in ((model, model.graph), *((function, function) for function in model.functions)):
         opsets = opsets_of(holder)
         for node in deep(body.node):
-            if (_domain(node.domain), node.op_type) not in functions:
+            if (operator_domain(node.domain), node.op_type) not in functions:
                 yield node, opsets
 
 
 def opsets_of(holder: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     """Return the versions of operators that a model or a function states, by domain; the standard's is ""."""
-    return {_domain(entry.domain): entry.version for entry in holder.opset_import}
+    return {operator_domain(entry.domain): entry.version for entry in holder.opset_import}
 
 
 def is_defined(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     """Return whether the standard, at that version, or ONNX Runtime's domains define the operator of a node; functions aside."""
-    domain = _domain(node.domain)
-    return domain.startswith(CONTRIB_PREFIXES) or onnx.defs.has(node.op_type, _version(domain, opsets), domain)
+    domain = operator_domain(node.domain)
+    version = operator_version(domain, opsets)
+    if domain.startswith(CONTRIB_PREFIXES):
+        return True
+    return (
+        onnx.defs.has(node.op_type, version, domain)
+        and not onnx.defs.get_schema(node.op_type, version, domain).deprecated
+    )
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -94,14 +100,15 @@ def label(node: onnx.NodeProto) -> str:
     return one_line(f"{name} ({node.op_type})", 200)
 
 
-def _version(domain: str, opsets: Mapping[str, int]) -> int:
+def operator_version(domain: str, opsets: Mapping[str, int]) -> int:
+    """Return the version of a domain's operators, 1 where none is stated."""
     return min(max(opsets.get(domain, 1), 1), _NO_OPSET)
 
 
 def _expect_attribute_types(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     """Raise UsageError where an attribute has another type than the operator's schema says; what stands for a function's is left."""
-    domain = _domain(node.domain)
-    version = _version(domain, opsets)
+    domain = operator_domain(node.domain)
+    version = operator_version(domain, opsets)
     if not onnx.defs.has(node.op_type, version, domain):
         return
     schema: Any = onnx.defs.get_schema(node.op_type, version, domain)
@@ -117,7 +124,7 @@ def _expect_attribute_types(node: onnx.NodeProto, opsets: Mapping[str, int]) -> 
 
 
 def _expect_known_opset(model: onnx.ModelProto) -> None:
-    stated = [entry.version for entry in model.opset_import if not _domain(entry.domain)]
+    stated = [entry.version for entry in model.opset_import if not operator_domain(entry.domain)]
     if not stated:
         raise UsageError("states no opset of the standard (ai.onnx): save it with opset_imports")
     opset = max(stated)
@@ -135,15 +142,15 @@ def _expect_known_opset(model: onnx.ModelProto) -> None:
 def _expect_unique_functions(model: onnx.ModelProto) -> None:
     counts = Counter((function.domain, function.name, function.overload) for function in model.functions)
     if twice := [name for (_, name, _), count in counts.items() if count > 1]:
-        raise UsageError(f"defines a function more than once: {_listed(twice)}")
+        raise UsageError(f"defines a function more than once: {_names(twice)}")
 
 
 def _expect_unique(body: Any, inputs: Sequence[str], initializers: Sequence[str]) -> None:
     """Raise UsageError where a name of `body`, a graph or function, stands for two tensors."""
     if twice := [name for name, count in Counter(inputs).items() if count > 1]:
-        raise UsageError(f"has more than one input of one name: {_listed(twice)}")
+        raise UsageError(f"has more than one input of one name: {_names(twice)}")
     if twice := [name for name, count in Counter(initializers).items() if count > 1]:
-        raise UsageError(f"has more than one initializer of one name: {_listed(twice)}")
+        raise UsageError(f"has more than one initializer of one name: {_names(twice)}")
     givers: dict[str, str] = dict.fromkeys(inputs, "an input") | dict.fromkeys(initializers, "an initializer")
     for node in body.node:
         for name in filter(None, node.output):
@@ -154,7 +161,7 @@ def _expect_unique(body: Any, inputs: Sequence[str], initializers: Sequence[str]
             givers[name] = f"node {label(node)}"
     outputs = [value if isinstance(value, str) else value.name for value in body.output]
     if twice := [name for name, count in Counter(outputs).items() if count > 1]:
-        raise UsageError(f"lists an output more than once: {_listed(twice)}")
+        raise UsageError(f"lists an output more than once: {_names(twice)}")
 
 
 def _sort_nodes(body: Any) -> None:
@@ -203,10 +210,10 @@ def _held(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (tensor.values.name for tensor in graph.sparse_initializer)
 
 
-def _listed(names: Iterable[str]) -> str:
-    listed = [one_line(name, 80) for name in names]
-    return ", ".join(listed[:_SHOWN]) + (f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
+def _names(names: Iterable[str]) -> str:
+    return listed([one_line(name, 80) for name in names], _SHOWN)
 
 
-def _domain(domain: str) -> str:
+def operator_domain(domain: str) -> str:
+    """Return a domain as opsets have it: the standard's is ""."""
     return "" if domain == "ai.onnx" else domain

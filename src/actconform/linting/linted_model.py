@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
+from actconform.checking.malformed import Malformed, malformed_nodes
 from actconform.checking.nonfinite_weights import NonfiniteWeight, nonfinite_weights
 from actconform.checking.trained.source_names import SourceNames, scopes
 from actconform.linting.activations import GraphActivation, graph_activations
@@ -70,8 +71,6 @@ class LintedModel:
         self.units: tuple[UnitStatistics, ...] = ()
         """What sample inputs showed of each activation; empty where there are none."""
         self.runtimes = tuple(runtimes)
-        self.proto = source.light
-        """Functions inlined, large weights left out: they are inputs here."""
         self.weights = {tensor.name: tensor for tensor in source.model.graph.initializer}
         self._framework = framework
         self._names = SourceNames(layers) if layers else None
@@ -85,8 +84,23 @@ class LintedModel:
     @property
     def framework(self) -> str:
         """Where the model comes from: "torch", "keras", "jax"; "" where nothing says so."""
-        producer = self.proto.producer_name.lower()
+        producer = self.source.model.producer_name.lower()
         return self._framework or next((name for word, name in PRODUCERS.items() if word in producer), "")
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The model, functions inlined, large weights left out: they are inputs here."""
+        return self.source.light
+
+    @cached_property
+    def malformed(self) -> list[Malformed]:
+        """The nodes that the standard does not have as they are written, or not at the stated opset."""
+        return list(malformed_nodes(self.source.model))
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether every node has the form of its operator, which all rules but that on the form rely on."""
+        return all(each.readable for each in self.malformed)
 
     @cached_property
     def graphs(self) -> list[LintedGraph]:
@@ -123,7 +137,7 @@ class LintedModel:
 
     def layer(self, node: onnx.NodeProto) -> str:
         """Return the path of the layer that a node belongs to; "" where nothing says so."""
-        if self._weight_layers is not None:
+        if self._weight_layers is not None and self.is_readable:
             return one_line(self._layer_by_weights(node, self._weight_layers), 200)
         if self._names is not None:
             return one_line(self._names.layer(node), 200)

@@ -26,6 +26,7 @@ from actconform.files import temporary_folder
 from actconform.linting.linted_model import LintedModel
 from actconform.linting.losses import named_loss
 from actconform.linting.registry import OWN_RULES, parsed_ignores
+from actconform.linting.rules.written_graph import MALFORMED
 from actconform.linting.runtime_answers import runtime_answers
 from actconform.linting.targets import read_targets
 from actconform.linting.unit_statistics import unit_statistics
@@ -119,7 +120,9 @@ def lint_source(
             runtimes=runtime_answers(request.runtimes, subject.source, catalog, config, say, request.timeout),
         )
         notes = list(subject.notes)
-        if request.inputs is not None and subject.read_samples is not None:
+        if not model.is_readable:
+            notes.append(f"only {MALFORMED.code} is applied: the other rules read nodes as the standard defines them")
+        elif request.inputs is not None and subject.read_samples is not None:
             samples, more = subject.read_samples(request.inputs)
             notes += more
             model.units = tuple(unit_statistics(model, samples))
@@ -132,7 +135,7 @@ def lint_source(
         findings=tuple(remaining),
         ignored=len(findings) - len(remaining),
         notes=tuple(notes),
-        not_asked=_not_asked(rules, ignores, request, model),
+        not_asked=_not_asked(rules, ignores, request, model) if model.is_readable else {},
     )
     return LintedSource(result, model)
 
@@ -150,7 +153,7 @@ def _not_asked(
     }
     left_out = {ignored.code for ignored in ignores if ignored.nodes == "*"}
     codes: dict[str, list[str]] = {}
-    for rule in rules:
+    for rule in rules if model.is_readable else (MALFORMED,):
         if not has[rule.needs] and rule.code not in left_out:
             codes.setdefault(rule.needs, []).append(rule.code)
     return {option: tuple(group) for option, group in codes.items()}
@@ -256,8 +259,11 @@ def _numbers(array: NDArray[Any]) -> bytes:
 
 
 def rule_findings(rules: Sequence[LintRule], model: LintedModel) -> Iterable[LintFinding]:
-    """Yield what each rule sees in a model, at most MOST_OF_A_RULE of each. Raises UsageError where a rule of a plugin fails."""
-    for rule in rules:
+    """Yield what each rule sees in a model, at most MOST_OF_A_RULE of each; where it is malformed, that alone.
+
+    Raises UsageError where a rule of a plugin fails.
+    """
+    for rule in rules if model.is_readable else (MALFORMED,):
         for place, observation in enumerate(_observations(rule, model)):
             if place == MOST_OF_A_RULE:
                 break

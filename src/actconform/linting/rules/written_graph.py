@@ -1,4 +1,4 @@
-"""Rules on what is wrong with a graph as it is written, whatever runs it: weights that are not finite, nodes that are ill-typed."""
+"""Rules on what is wrong with a graph as it is written, whatever runs it: weights that are not finite, nodes that break the standard."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ def _ill_typed(model: LintedModel) -> Iterator[LintObservation]:
         yield model.at(node, f"{one_line(node.op_type, 80)} {words}")
 
 
+def _malformed(model: LintedModel) -> Iterator[LintObservation]:
+    for each in model.malformed:
+        message = f"{one_line(each.node.op_type, 80)} {each.words}; {each.advice}"
+        if each.runs:
+            yield model.at(each.node, f"{message}; ONNX Runtime has it at this opset all the same", severity="warning")
+        else:
+            yield model.at(each.node, message)
+
+
+MALFORMED = LintRule(
+    code="AC213",
+    name="malformed-node",
+    severity="error",
+    why="Gelu is an operator since opset 20, and the axes of ReduceSum are an attribute up to opset 12 and an input since 13: at another opset it is not defined what such a node computes.",
+    hint="Export the model at an opset that has the node as it is written, or correct what wrote it.",
+    check=_malformed,
+)
+"""The one rule for graphs whose nodes do not have the form that the other rules read."""
+
 WRITTEN_RULES = (
     LintRule(
         code="AC211",
@@ -53,4 +72,5 @@ WRITTEN_RULES = (
         hint="Put a Cast before the node, or convert all of the model to one type, and export it anew.",
         check=_ill_typed,
     ),
+    MALFORMED,
 )
