@@ -390,7 +390,7 @@ def test_a_start_that_dies_or_hangs_is_named() -> None:
         pytest.raises(WorkerCrash, match="was killed by SIGABRT while it started"),
     ):
         one.start(START)
-    with fake_worker("hangs-at-start") as one, pytest.raises(WorkerTimeout, match="no answer in 2 s while it started"):
+    with fake_worker("hangs-at-start") as one, pytest.raises(WorkerTimeout, match=r"no answer in .* while it started"):
         one.start(2)
 
 

@@ -210,7 +210,7 @@ def test_a_command_that_hangs_is_ended_with_its_worker(tmp_path):
     script = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     with configured_worker("myrt", config(tmp_path, script)) as worker:
         worker.start(60)
-        with pytest.raises(WorkerTimeout, match="the myrt worker gave no answer in 3 s"):
+        with pytest.raises(WorkerTimeout, match="the myrt worker gave no answer in"):
             worker.run(job(), 3)
     pid = int((tmp_path / "pid").read_text())
     stat = Path(f"/proc/{pid}/stat")

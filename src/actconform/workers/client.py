@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from actconform._version import __version__
@@ -235,7 +234,7 @@ class Worker:
     def _exchange(
         self, process: WorkerProcess, job: Request | None, answer: type[Answer], seconds: float, when: str
     ) -> Answer:
-        process.deadline = time.monotonic() + seconds
+        process.expect_within(seconds)
         try:
             if job is not None:
                 write_message(process, job)
@@ -244,7 +243,7 @@ class Worker:
             process.dump_stack()
             self._discard(process)
             stderr_lines = _lines(process.last_lines())
-            text = f"the {self.backend} worker gave no answer in {seconds:g} s {when}, and was killed{stderr_lines}"
+            text = f"the {self.backend} worker gave no answer in {process.deadline.words} {when}, and was killed{stderr_lines}"
             raise WorkerTimeout(text, seconds) from None
         except (EOFError, BrokenPipeError, ProtocolError) as error:
             raise self._post_mortem(process, error, when) from None

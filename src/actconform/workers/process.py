@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import os
 import select
 import signal
@@ -14,6 +13,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from actconform.errors import UsageError
+from actconform.workers.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ STACK_MARK = "(most recent call first)"  # faulthandler's
 class WorkerProcess:
     """A child process; a raw stream of frames to and from it. With `own_session` Ctrl-C does not reach it; otherwise it ends with those of this session.
 
-    It runs in `folder`. Until `deadline` (of time.monotonic) is past, `readinto` and `write` wait; then they raise TimeoutError.
+    It runs in `folder`. Until its `deadline` is past, `readinto` and `write` wait; then they raise TimeoutError.
     Raises UsageError on Windows, whose pipes cannot be waited for so.
     """
 
@@ -57,7 +57,7 @@ class WorkerProcess:
         )
         if self._popen.stdin is None or self._popen.stdout is None or self._popen.stderr is None:
             raise RuntimeError("subprocess gave no pipes")
-        self.deadline = math.inf
+        self.deadline = Deadline.never()
         self._stdin, self._stdout, self._stderr = self._popen.stdin, self._popen.stdout, self._popen.stderr
         for stream in (self._stdin, self._stdout):
             # A larger pipe means fewer changes between the two processes; where it is refused, the small one does.
@@ -96,6 +96,10 @@ class WorkerProcess:
         except BlockingIOError:
             self._wait(self._writable)
             return 0
+
+    def expect_within(self, seconds: float) -> None:
+        """Set the deadline of what comes next: after `seconds`, later where other processes leave this one too little of a processor."""
+        self.deadline = Deadline(self._popen.pid, seconds)
 
     def alive(self) -> bool:
         """Whether the process still runs."""
@@ -142,7 +146,7 @@ class WorkerProcess:
         return lines[-MOST_LINES:]
 
     def _wait(self, poll: select.poll) -> None:
-        while (left := self.deadline - time.monotonic()) > 0:
+        while (left := self.deadline.left()) > 0:
             if poll.poll(1000 * min(left, LOOK_AGAIN_SECONDS)):
                 return
             if not self.alive() and not poll.poll(0):

@@ -7,7 +7,6 @@ import itertools
 import os
 import shlex
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from actconform.errors import TensorFileError, Unavailable, Unsupported
 from actconform.plugin.interfaces import Program
 from actconform.workers.command_program import last_words, same_arrays
+from actconform.workers.deadline import Deadline
 from actconform.workers.last_words import speaking
 from actconform.workers.process import WorkerProcess, cause_of_death
 from actconform.workers.serve.frames import (
@@ -146,11 +146,11 @@ class ServedRuntime:
             raise CommandError(f"{self._about.name}: {words[0]} cannot be started: {error.strerror}") from error
         self.starts += 1
         self._process = process
-        process.deadline = time.monotonic() + self._about.version_seconds
+        process.expect_within(self._about.version_seconds)
         answer = self._answer(process, Frame(HELLO, 0, {"protocol": PROTOCOL}))
         if answer.get("protocol") != PROTOCOL:
             raise self._broken(process, f"answers hello without protocol {PROTOCOL.decode()}")
-        process.deadline = float("inf")  # from now on the driver's holds
+        process.deadline = Deadline.never()  # from now on the driver's holds
         self._text = answer.get("about", b"").decode(errors="replace")
         return process, self._text
 
