@@ -243,7 +243,9 @@ class Worker:
             process.dump_stack()
             self._discard(process)
             stderr_lines = _lines(process.last_lines())
-            text = f"the {self.backend} worker gave no answer in {process.deadline.words} {when}, and was killed{stderr_lines}"
+            longer = "" if job is not None else f"; {_longer_start(seconds)}"
+            waited = process.deadline.words
+            text = f"the {self.backend} worker gave no answer in {waited} {when}, and was killed{longer}{stderr_lines}"
             raise WorkerTimeout(text, seconds) from None
         except (EOFError, BrokenPipeError, ProtocolError) as error:
             raise self._post_mortem(process, error, when) from None
@@ -278,6 +280,14 @@ def _version(python: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "an old Python"
     return (done.stdout or done.stderr).strip() or "an old Python"
+
+
+def _longer_start(seconds: float) -> str:
+    longer = 2 * max(seconds, START_SECONDS)
+    return (
+        f"on a busy or slow machine let a start take longer: --timeout {longer:g} of the command, or, where it has none, "
+        f"timeout = {longer:g} in actconform.toml"
+    )
 
 
 def _lines(words: Sequence[str]) -> str:
