@@ -64,6 +64,7 @@ def check(
     if minimize and out is None:
         raise UsageError("minimize=True writes a folder: name one with out=")
     config = options.pop("config", None)
+    in_memory = _is_in_memory(model, against, inputs, options)
     settings = read_config(None if config is None else Path(config))
     catalog = configured(load_plugins(), settings)
     with ExitStack() as stack:
@@ -79,11 +80,20 @@ def check(
                 against=tuple(memory.against(against)),
                 inputs=memory.inputs(inputs, source),
                 out=folder / "exports" if out is None else Path(out),
+                config=None if config is None else Path(config),
+                in_memory=in_memory,
             )
             graphs = check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live)
             return _checked_model(stack.enter_context(closing(graphs)), files)
         except UsageError as error:
             raise type(error)(memory.in_words(str(error))) from error
+
+
+def _is_in_memory(model: Any, against: Any, inputs: Any, options: CheckOptions) -> bool:
+    """Return whether anything is given other than by its path or name."""
+    beside = against if isinstance(against, list | tuple) else [against]
+    given = (model, inputs, options.get("data"), options.get("metric"), *beside)
+    return not all(each is None or isinstance(each, str | Path) for each in given)
 
 
 def _request(options: CheckOptions, memory: GivenFiles) -> CheckRequest:

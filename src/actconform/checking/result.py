@@ -261,6 +261,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that cannot be evaluated here: the runtime's answer was taken."""
     notes: tuple[str, ...] = ()
     seed: int | None = None
+    command: str = ""
+    """The command line that makes the check again from the folder in which it was made; "" where something of it was in memory."""
     actconform: str = ""
     seconds: float = 0.0
 

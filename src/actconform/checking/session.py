@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from actconform.checking.agreement_columns import DataAgreement
+from actconform.checking.command import check_command
 from actconform.checking.draw import parsed_range
 from actconform.checking.flatten import flatten
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
@@ -96,6 +97,10 @@ class CheckRequest(NamedTuple):
     """How many samples of it that agree least are kept."""
     out: Path = Path("actconform-check")
     """Where exported graphs go."""
+    config: Path | None = None
+    """The user's settings, where they are named."""
+    in_memory: bool = False
+    """Whether something of it is in the memory of this process alone, so that no command line asks for it."""
 
     @property
     def memory(self) -> int | None:
@@ -222,7 +227,8 @@ def _with_saved(request: CheckRequest, saved: Sequence[Path]) -> CheckRequest:
         return request
     if len(saved) > 1 or request.reference is not None:
         raise UsageError("more than one file of saved outputs: check each by itself")
-    request = request._replace(reference=saved[0])
+    against = tuple(text for text in request.against if Path(text) != saved[0])
+    request = request._replace(reference=saved[0], against=against)
     expect_consistent_request(request)
     return request
 
@@ -298,7 +304,7 @@ class _Session:
         progress.stage("inputs")
         columns, samples, notes = self._prepared(source, exporter)
         data = DataAgreement(request, source) if request.data is not None else None
-        seed = None if request.inputs else request.seed
+        seed, command = None if request.inputs else request.seed, check_command(request, exporter)
         self._begin()
         try:
             checked = self._variant(source, samples, notes)
@@ -309,7 +315,7 @@ class _Session:
             column = malformed_graph(malformed, exporter) if malformed else ill_typed_graph(source, exporter)
             if column is None:
                 raise UsageError(reason) from error
-            result = unevaluated(source, samples, seed, column, reason)
+            result = replace(unevaluated(source, samples, seed, column, reason), command=command)
             return CheckedGraph(result, source, samples, self._runtimes, (), exporter, exporter, columns)
         if is_low_precision(samples[0].graph):
             progress.stage("noise of the format")
@@ -324,7 +330,7 @@ class _Session:
         if column is not None:
             result = replace(result, runtimes=[*result.runtimes, column])
         notes += [] if undefined else [f"{one_line(each.node.op_type, 80)} {each.words}" for each in malformed]
-        result = replace(result, notes=(*result.notes, *notes))
+        result = replace(result, notes=(*result.notes, *notes), command=command)
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])
         return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter, exporter, columns)

@@ -145,7 +145,8 @@ class _Options(NamedTuple):
     def request(self) -> CheckRequest:
         """What is checked."""
         options = self._asdict()
-        return CheckRequest(**{name: options[name] for name in CheckRequest._fields})
+        fields = {name: options[name] for name in CheckRequest._fields if name in options}
+        return CheckRequest(**fields, config=self.config_path)
 
 
 def _expect_folder(options: _Options) -> None:

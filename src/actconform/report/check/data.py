@@ -22,7 +22,6 @@ from actconform.report.check.summary import (
 )
 from actconform.report.check.trained_summary import layer_sentences, weight_sentences
 from actconform.report.html.page_values import Texts, short_number, shown
-from actconform.report.rerun_command import check_command
 from actconform.text import shortened, visible
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         "notes": [*result.notes, *tie_sentences(result.ties)],
         "agreement": list(agreement_sentences(result.agreement)),
         "noise": _noise(result.noise),
-        "command": check_command(result),
+        "command": result.command,
         "actconform": result.actconform,
         "seconds": short_number(result.seconds),
     }

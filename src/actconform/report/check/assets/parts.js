@@ -27,7 +27,7 @@ function header() {
       element(
         "nav",
         { "aria-label": "parts" },
-        ["outputs", "layers", data.trained.length && "trained", data.noise && "noise", data.agreement.length && "agreement", "inputs", data.weights.length && "weights", "facts", "again"]
+        ["outputs", "layers", data.trained.length && "trained", data.noise && "noise", data.agreement.length && "agreement", "inputs", data.weights.length && "weights", "facts", data.command && "again"]
           .filter(Boolean)
           .map((name) => element("a", { href: `#${name}` }, name)),
       ),
@@ -325,14 +325,12 @@ function facts() {
 }
 
 const again = () =>
-  element(
-    "section",
-    { id: "again" },
-    element("h2", null, "Again"),
-    element(
-      "p",
-      { class: "quiet" },
-      "In the folder of the model. Options that change the model or what is drawn, such as --range, --dtype and --gradients, are to be given again.",
-    ),
-    copyable(data.command, "the command that checks the model again"),
-  );
+  data.command
+    ? element(
+        "section",
+        { id: "again" },
+        element("h2", null, "Again"),
+        element("p", { class: "quiet" }, "In the folder in which the check was made."),
+        copyable(data.command, "the command that checks the model again"),
+      )
+    : null;
