@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from onnx import helper
 from small_models import checked, made, numbers
 
-from actconform.checking.fault import attributed, source_line
+from actconform.checking.checked_sample import CheckedSample
+from actconform.checking.fault import attributed, by_levels, source_line
 from actconform.checking.flatten import flatten
-from actconform.checking.result import ModelFault, RuntimeCheck, TensorCheck
+from actconform.checking.result import (
+    LevelCheck,
+    ModelFault,
+    OutputCheck,
+    RuntimeCheck,
+    SampleFacts,
+    TensorCheck,
+    Unjudged,
+)
 
 
 def fault(got=1.5, wanted=1.0, node="Exp:y", place=(0,), blame="runtime"):
@@ -103,3 +113,44 @@ def test_an_ill_conditioned_graph_is_told(runtime):
     result = checked(model, {"x": numbers(1, 8)}, runtime("ort-cpu"))
     assert result.graph[0].ill_conditioned
     assert result.runtimes[0].status == "explained"
+
+
+QUANTIZED = "q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z)"
+RIGHT = TensorCheck(node="y", op_type="DequantizeLinear", tensor="y", shape=(2,), ratio=0.5, error=0.1, bound=0.2)
+PLAIN, FUSED = (
+    LevelCheck(name="none", sample=0, marks="all", tensors=[RIGHT]),
+    LevelCheck(name="all", sample=0, marks="surviving", tensors=[RIGHT]),
+)
+OFF = OutputCheck(name="y", sample=0, shape=(2,), spreads=99.0, explained=False)
+
+
+def judged_by_levels(*levels: LevelCheck, output: OutputCheck = OFF, nodes: str = QUANTIZED) -> OutputCheck:
+    model = made(f"(float[2] x) => (float[2] y) {{ {nodes} }}", {"s": np.float32(0.5), "z": np.uint8(3)})
+    sample = CheckedSample({"x": np.float32([0.75, 1.0])}, SampleFacts(origin="given", shapes={"x": (2,)}))
+    sample.graph = flatten(model, sample.inputs)
+    return by_levels([output], [sample], levels)[0]
+
+
+def test_an_output_of_levels_is_explained_where_every_node_is_right():
+    judged = judged_by_levels(PLAIN, FUSED)
+    assert (judged.explained, judged.tied, judged.spreads) == (True, True, 99.0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "more"),
+    [
+        ((PLAIN, FUSED), {"nodes": "y = Relu (x)"}),
+        ((PLAIN, replace(FUSED, tensors=[replace(RIGHT, ratio=2.0)])), {}),
+        ((PLAIN, replace(FUSED, unjudged=[Unjudged("q", "QuantizeLinear", "not shown")])), {}),
+        ((PLAIN, replace(FUSED, moved=("y",))), {}),
+        ((PLAIN, replace(FUSED, tensors=[])), {}),
+        ((replace(PLAIN, sample=1),), {}),
+        ((), {}),
+        ((PLAIN, FUSED), {"output": replace(OFF, nonfinite=1)}),
+        ((PLAIN, FUSED), {"output": replace(OFF, reason="it was not given")}),
+    ],
+    ids=["float", "wrong", "unjudged", "moved", "empty", "other sample", "no level", "nan", "missing"],
+)
+def test_other_outputs_that_are_off_stay_so(levels, more):
+    judged = judged_by_levels(*levels, **more)
+    assert (judged.explained, judged.tied) == (False, False)

@@ -120,3 +120,28 @@ def test_an_output_of_which_a_third_of_the_digits_is_left_is_ill_conditioned():
 
 def test_an_empty_output_is_explained():
     assert verdict(np.zeros((0, 3), np.float32), np.zeros((0, 3))).explained
+
+
+LEVEL = 0.25
+LEVELS = LEVEL * np.arange(40.0, 140.0)
+
+
+def of_levels(off: float, moved_by: float = LEVEL, *, quantized: bool = True):
+    """Return the verdict on an element that is `off` where eight draws move another one, one draw by a level and all by a rounding."""
+    draws = [{"y": LEVELS * (1 + 2.0**-24)} for _ in range(8)]
+    draws[3]["y"][7] += moved_by
+    got = LEVELS.copy()
+    got[60] += off
+    output = OutputCheck(name="y", sample=0, shape=got.shape)
+    return output_verdict(output, got, LEVELS, draws, FLOAT, quantized=quantized)
+
+
+def test_which_elements_of_a_quantized_output_rounding_moves_by_a_level_is_chance():
+    assert of_levels(LEVEL).explained
+    assert of_levels(-LEVEL).explained
+    assert not of_levels(LEVEL, quantized=False).explained
+
+
+def test_a_quantized_output_may_not_be_off_by_many_levels_or_where_rounding_moves_none():
+    assert not of_levels(8 * LEVEL).explained
+    assert not of_levels(LEVEL, moved_by=0.0).explained

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
 LARGE_BYTES = 2**28  # of all tensors of one sample, in float64
 MOST_WORSE = 2  # of these
+QUANTIZING = ("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm")  # how the names of such operators begin
 
 
 class Progress(Protocol):
@@ -68,10 +69,11 @@ class CheckedSample:
         """
         graph, name = self.graph, output.name
         truth, element_type = graph.truth[name], graph.types.get(name, 0)
-        verdict = output_verdict(output, array, truth, self.draws, element_type)
+        quantized = quantizes(graph)
+        verdict = output_verdict(output, array, truth, self.draws, element_type, quantized=quantized)
         if verdict.explained or not any(node.tie for node in graph.nodes):
             return verdict
-        swayed = output_verdict(output, array, truth, self.draws, element_type, self.swayed_draws)
+        swayed = output_verdict(output, array, truth, self.draws, element_type, self.swayed_draws, quantized=quantized)
         return replace(swayed, tied=True) if swayed.explained else verdict
 
 
@@ -93,6 +95,11 @@ def output_check(sample: CheckedSample, place: int, name: str, array: Array | No
     if name not in graph.types or depends_on_answers(graph, name):
         return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     return sample.verdict(output, array)
+
+
+def quantizes(graph: FlatGraph) -> bool:
+    """Return whether a graph rounds to levels of a quantization on the way, so that rounding decides between two of them."""
+    return any(node.proto.op_type.startswith(QUANTIZING) for node in graph.nodes)
 
 
 def depends_on_answers(graph: FlatGraph, output: str) -> bool:

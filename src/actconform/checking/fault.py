@@ -8,6 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.alone import ratio_alone
+from actconform.checking.checked_sample import quantizes
 from actconform.checking.judge import judged_level
 from actconform.checking.known_cause import known_cause
 from actconform.checking.known_rewrite import known_rewrite
@@ -215,6 +216,30 @@ def _blame_of_output(
     if unbounded := [name for name, bounded in _bounded_nodes(levels).items() if not bounded]:
         evidence.append(f"what {listed(unbounded, _FEW)} read bounds nothing there, and one of them may be at fault")
     return "undetermined", evidence
+
+
+def by_levels(
+    outputs: Sequence[OutputCheck], samples: Sequence[CheckedSample], levels: Sequence[LevelCheck]
+) -> list[OutputCheck]:
+    """Return the outputs, those explained that a quantized graph gives whose every node is right, given what it read, at every level.
+
+    Where the exact result of a node lies on a midpoint, or within rounding of it, either level is right; what follows differs by whole
+    levels then, and no draw of rounding need go the same way.
+    """
+    return [
+        replace(output, explained=True, tied=True) if _only_levels_differ(output, samples, levels) else output
+        for output in outputs
+    ]
+
+
+def _only_levels_differ(output: OutputCheck, samples: Sequence[CheckedSample], levels: Sequence[LevelCheck]) -> bool:
+    if output.explained or output.reason or output.overflowed or output.nonfinite:
+        return False
+    of_sample = [level for level in levels if level.sample == output.sample]
+    right = bool(of_sample) and all(
+        _judges_all(level, output) and all(tensor.explained for tensor in level.tensors) for level in of_sample
+    )
+    return right and quantizes(samples[output.sample].graph)
 
 
 def _right_where_shown(levels: Sequence[LevelCheck], output: OutputCheck) -> bool:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actconform._version import __version__
 from actconform.checking.checked_sample import judged_samples, output_check
-from actconform.checking.fault import attributed, fault_of_saved, first_fault
+from actconform.checking.fault import attributed, by_levels, fault_of_saved, first_fault
 from actconform.checking.flatten import FlatGraph, flatten, wide
 from actconform.checking.judge import ShownLevel, judged_level
 from actconform.checking.model_file import ModelFile
@@ -154,6 +154,7 @@ def _checked(
     levels: list[LevelCheck] = []
     for place in judged_samples(outputs, samples):
         levels += _levels(runs, samples[place], place, progress)
+    outputs = by_levels(outputs, samples, levels)
     drawn = all(
         output.name in answer.unsteady for output in outputs for answer in answers
     )  # random numbers in the graph

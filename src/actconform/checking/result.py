@@ -91,7 +91,8 @@ class OutputCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not explained, where numbers do not say it."""
     explained: bool = True
     tied: bool = False
-    """Whether it is explained only since rounding decides at some of `CheckResult.ties`, and went another way here."""
+    """Whether it is explained only since rounding decides, at some of `CheckResult.ties` or between levels of a quantization, and went
+    another way here."""
 
 
 class LevelCheck(msgspec.Struct, frozen=True, kw_only=True):

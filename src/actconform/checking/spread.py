@@ -34,10 +34,13 @@ def output_verdict(
     draws: Sequence[Bundle],
     element_type: int,
     swayed: Sequence[Bundle] = (),
+    *,
+    quantized: bool = False,
 ) -> OutputCheck:
     """Return `output`, which has its name, sample and shape, with its verdict; `draws` are the outputs of the draws of rounding.
 
-    With the outputs of draws whose ties are `swayed`, each element may be off by as much as these move it as well.
+    With the outputs of draws whose ties are `swayed`, each element may be off by as much as these move it as well. Of a graph that is
+    `quantized` rounding moves some elements by whole levels, and which they are is chance: each may be off by as much as those.
     """
     name, value = output.name, wide(got)
     steady = all(name in draw and draw[name].shape == truth.shape for draw in (*draws, *swayed))
@@ -51,7 +54,7 @@ def output_verdict(
     moved, decided = [draw[name] for draw in draws], [draw[name] for draw in swayed]
     if truth.dtype.kind != "f":
         return _of_integers(output, value, truth, moved + decided)
-    return _of_floats(output, value, truth, moved, decided, element_type)
+    return _of_floats(output, value, truth, moved, decided, element_type, quantized=quantized)
 
 
 def _of_integers(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Array]) -> OutputCheck:
@@ -85,10 +88,14 @@ def _of_floats(
     moved: Sequence[Array],
     swayed: Sequence[Array],
     element_type: int,
+    *,
+    quantized: bool,
 ) -> OutputCheck:
     fmt = FORMATS.get(element_type)
     unit, mean = spread_units(truth, moved, element_type)
     with np.errstate(all="ignore"):
+        if quantized and fmt is not None:
+            unit = np.fmax(unit, _spread_by_levels(truth, moved, fmt))
         if swayed:
             unit = np.fmax(unit, np.sqrt(_mean_squares(truth, swayed)))
         size = np.abs(truth)
@@ -129,6 +136,13 @@ def spread_units(truth: Array, moved: Sequence[Array], element_type: int) -> tup
         size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
         rounding = size * fmt.unit_roundoff + fmt.smallest_normal if fmt else size * 2.0**-53
         return np.maximum(np.maximum(np.where(finite, spread, np.inf), common), rounding), mean
+
+
+def _spread_by_levels(truth: Array, moved: Sequence[Array], fmt: FloatFormat) -> float:
+    """Return the median spread of the elements that more than rounding of the output itself moves; 0 where there are none."""
+    spread = np.sqrt(_mean_squares(truth, moved))
+    by_levels = spread[np.isfinite(spread) & (spread > LIMIT * fmt.unit_roundoff * np.abs(truth))]
+    return float(np.median(by_levels)) if by_levels.size else 0.0
 
 
 def _mean_squares(truth: Array, moved: Sequence[Array]) -> Array:
