@@ -46,7 +46,7 @@ CASES = {
         "y = Upsample (x, s)",
         12,
         "is not an operator of opset 12: the standard had it up to opset 9",
-        "export the model anew at opset 12, or at opset 9 or older, which has the node as it is written",
+        "export the model at opset 9 or older, which has the node as it is written, or correct what wrote it for opset 12",
     ),
     "an operator that never was": (
         "y = Sigmod (x)",
@@ -67,7 +67,7 @@ CASES = {
         "y, u, v, w = BatchNormalization (x, s, s, s, s)",
         14,
         "has 4 outputs, and gives 1 to 3 at opset 14",
-        "export the model anew at opset 14, or at opset 13 or older, which has the node as it is written",
+        "export the model at opset 13 or older, which has the node as it is written, or correct what wrote it for opset 14",
     ),
     "an input left out": ("y = Div (x, _)", 17, "leaves out its input 2, B, which it must have at opset 17", ANEW),
     "one of any number left out": (
@@ -85,8 +85,8 @@ CASES = {
     "an attribute that became an input": (
         "y = ReduceSum <axes = [0]> (x)",
         13,
-        "has the attribute axes, and takes axes as an input at opset 13",
-        "export the model anew at opset 13, or at opset 12 or older, which has the node as it is written",
+        "has the attribute axes, and takes it as an input at opset 13",
+        "export the model at opset 12 or older, which has the node as it is written, or correct what wrote it for opset 13",
     ),
     "an attribute of a newer opset": (
         'y = ScatterND <reduction = "add"> (x, k, x)',
@@ -97,7 +97,19 @@ CASES = {
     "an attribute that never was": (
         "y = LeakyRelu <slope = 0.1> (x)",
         17,
-        "has the attribute slope, and takes the attributes alpha at opset 17",
+        "has the attribute slope, and takes only alpha at opset 17",
+        ANEW,
+    ),
+    "attributes that became inputs": (
+        "y = Clip <min = 0.0, max = 6.0> (x)",
+        13,
+        "has the attributes min, max, and takes these as inputs at opset 13",
+        "export the model at opset 10 or older, which has the node as it is written, or correct what wrote it for opset 13",
+    ),
+    "an attribute that is misspelt": (
+        "y = Cast <too = 1, to = 1> (x)",
+        19,
+        "has the attribute too, and takes only to, saturate at opset 19",
         ANEW,
     ),
     "a missing attribute": ("y = Cast (x)", 17, "lacks the attribute to, which it must have at opset 17", ANEW),
@@ -144,6 +156,7 @@ def test_a_malformed_node_is_told_with_what_its_opset_has_and_what_to_do(case):
     ("nodes", "opset"),
     [
         ("y = Gelu (x)", 20),
+        ("y = GroupNormalization <num_groups = 1> (x, s, s)", 18),
         ("y = Gemm (x, x, _)", 17),
         ("y = Relu <__own = 1> (x)", 17),
         ("y, _ = Dropout (x)", 17),

@@ -441,3 +441,15 @@ def test_integers_that_are_quantized_have_no_noise():
     inputs = {"x": np.int32([-4, 0, 2, 8])}
     first = noise_check(flatten(model, inputs), inputs, {}, truth=None).layers[0]
     assert (first.node, first.noise, first.largest, first.smallest) == ("QuantizeLinear:q", 0.0, 8.0, 2.0)
+
+
+def test_an_infinite_scale_loses_all():
+    model = made(
+        "(float[n] x) => (float[n] y) { q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, t, z) }",
+        {"s": np.float32(np.inf), "t": np.float32(1), "z": np.uint8(128)},
+    )
+    inputs = {"x": np.float32([-4, 0, 2, 8])}
+    graph = flatten(model, inputs)
+    got = {"runtime": {"q": graph.truth["y"].astype(np.uint8), "y": graph.truth["y"].astype(np.float32)}}
+    first = noise_check(graph, inputs, got).layers[0]
+    assert (first.node, first.lost, first.step) == ("QuantizeLinear:q", 4, np.inf)

@@ -254,7 +254,7 @@ def test_a_weight_that_is_stored_sparse_is_told_with_its_place_among_all_element
 def test_a_mask_of_zeros_and_ones_times_an_infinity_is_told():
     nodes = f"one = Sub (s, x)  m = Mul (one, w)  h = Add (x, m)  y = {SOFTMAX} (h)"
     (weight,) = weights_of(nodes, s=np.float32(1), w=np.float32(-INF))
-    assert (weight.name, weight.reader.op_type, weight.words) == ("w", "Mul", "has 1 infinity among 1 number")
+    assert (weight.name, weight.reader.op_type, weight.words) == ("w", "Mul", "is infinite")
 
 
 def test_a_large_weight_outside_the_file_is_read(tmp_path):

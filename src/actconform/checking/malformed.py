@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
-from actconform.checking.structure import OLDEST_OPSET, operator_domain, operator_nodes, operator_version
+from actconform.checking.structure import OLDEST_OPSET, is_removed, operator_domain, operator_nodes, operator_version
 from actconform.errors import near
 from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, CONTRIB
 from actconform.text import listed, number_of, one_line
@@ -49,7 +50,7 @@ def malformed_nodes(model: onnx.ModelProto) -> Iterator[Malformed]:
 
 
 def _malformed(node: onnx.NodeProto, domain: str, opset: int) -> Malformed | None:
-    if onnx.defs.has(node.op_type, opset, domain) and not (schema := _schema(node.op_type, opset, domain)).deprecated:
+    if onnx.defs.has(node.op_type, opset, domain) and not (schema := _schema(node.op_type, opset, domain)).removed:
         words = _misfit(node, schema)
         if not words:
             return None
@@ -81,7 +82,8 @@ class _Schema(NamedTuple):
     """What an operator's schema says of the form of a node; a schema of onnx takes long to read."""
 
     since: int
-    deprecated: bool
+    removed: bool
+    """Whether this version ends the operator; one that is deprecated from its first version on, as GroupNormalization of opset 18, is defined."""
     inputs: Sequence[tuple[str, bool]]
     """The name of each formal input, and whether a node must have it."""
     outputs: Sequence[tuple[str, bool]]
@@ -100,7 +102,7 @@ def _described(schema: onnx.defs.OpSchema) -> _Schema:
     options = onnx.defs.OpSchema.FormalParameterOption
     return _Schema(
         schema.since_version,
-        schema.deprecated,
+        is_removed(schema),
         [(formal.name, formal.option != options.Optional) for formal in schema.inputs],
         [(formal.name, formal.option == options.Single) for formal in schema.outputs],
         (schema.min_input, schema.max_input),
@@ -152,22 +154,28 @@ def _miscounted(kind: str, names: Sequence[str], counts: tuple[int, int], formal
 
 def _misstated(node: onnx.NodeProto, schema: _Schema) -> str:
     stated = [attribute.name for attribute in node.attribute]
-    for name in stated:
-        if name not in schema.attributes and not name.startswith(
-            "__"
-        ):  # those are a runtime's own, and allowed everywhere
-            is_input = name in [formal for formal, _ in schema.inputs]
-            attributes = f"the attributes {listed(sorted(schema.attributes), _FEW)}" if schema.attributes else "none"
-            taken = f"{one_line(name, 80)} as an input" if is_input else attributes
-            return f"has the attribute {one_line(name, 80)}, and takes {taken}"
-        if stated.count(name) > 1:
-            return f"states the attribute {one_line(name, 80)} more than once, and takes it once"
+    foreign = [
+        name for name in stated if name not in schema.attributes and not name.startswith("__")
+    ]  # a runtime's own
+    if as_inputs := [name for name in foreign if name in dict(schema.inputs)]:
+        return (
+            f"has {_attributes(as_inputs)}, and takes {'it as an input' if len(as_inputs) == 1 else 'these as inputs'}"
+        )
+    if foreign:
+        nearest = get_close_matches(foreign[0], schema.attributes, n=len(schema.attributes) or 1, cutoff=0.0)
+        return f"has {_attributes(foreign)}, and takes {'only ' + listed(nearest, _FEW) if nearest else 'none'}"
+    if twice := next((name for name in stated if stated.count(name) > 1), ""):
+        return f"states {_attributes([twice])} more than once, and takes it once"
     missing = [name for name, required in schema.attributes.items() if required and name not in stated]
     if missing:
-        return f"lacks the attribute {listed(missing, _FEW)}, which it must have"
+        return f"lacks {_attributes(missing)}, which it must have"
     if node.op_type == "Constant" and not stated:
         return "states no value, which it must have"
     return ""
+
+
+def _attributes(names: Sequence[str]) -> str:
+    return f"the attribute{'s' if len(names) > 1 else ''} {listed([one_line(name, 80) for name in names], _FEW)}"
 
 
 def _unfit_bodies(node: onnx.NodeProto, schema: _Schema) -> str:
@@ -214,21 +222,21 @@ def _advice(node: onnx.NodeProto, domain: str, opset: int) -> str:
     fitting = [
         (schema.since, end)
         for schema, end in zip(versions, ends, strict=True)
-        if not schema.deprecated and not _misfit(node, schema)
+        if not schema.removed and not _misfit(node, schema)
     ]
     newer = [first for first, _ in fitting if first > opset]
     older = [last for _, last in fitting if (1 if domain else OLDEST_OPSET) <= last < opset]
     if newer:
         return f"export the model at {_opsets(domain, newer[0])} or newer, which has the node as it is written"
     if older:
-        here, before = _opsets(domain, opset), _opsets(domain, older[-1])
-        return f"export the model anew at {here}, or at {before} or older, which has the node as it is written"
+        before, here = _opsets(domain, older[-1]), _opsets(domain, opset)
+        return f"export the model at {before} or older, which has the node as it is written, or correct what wrote it for {here}"
     return "correct what wrote it, and export the model anew: no opset has it as it is written"
 
 
 def _lifetime(domain: str, versions: Sequence[_Schema]) -> str:
     """Return since when, or until when, an operator is one."""
-    if versions[-1].deprecated:
+    if versions[-1].removed:
         return f"the standard had it up to {_opsets(domain, versions[-1].since - 1)}"
     return f"the standard has it since {_opsets(domain, versions[0].since)}"
 

@@ -105,6 +105,7 @@ class _Meter:
             if graph.types.get(name) in FORMATS
         }
 
+    @np.errstate(invalid="ignore", over="ignore")  # scales may be infinite: the counts of what is undefined tell
     def layers(self, values: NodeValues) -> list[NoiseLayer]:
         """Return the outputs of a node that are floats or quantized."""
         layers = []

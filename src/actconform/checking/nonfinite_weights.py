@@ -104,8 +104,8 @@ class NonfiniteWeight(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is wrong with its numbers, as "has 3 NaN and 1 infinity among 64 numbers, the first at [0, 2]"."""
-        if self.size == 1 and self.attribute:
+        """What is wrong with its numbers, as "has 3 NaN and 1 infinity among 64 numbers, the first at [0, 2]" or "is NaN"."""
+        if self.size == 1:
             return "is NaN" if self.nan else "is infinite"
         counts = [f"{self.nan:,} NaN"] if self.nan else []
         counts += [number_of(self.infinite, "infinity", "infinities")] if self.infinite else []

@@ -88,10 +88,14 @@ def is_defined(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     version = operator_version(domain, opsets)
     if domain.startswith(CONTRIB_PREFIXES):
         return True
-    return (
-        onnx.defs.has(node.op_type, version, domain)
-        and not onnx.defs.get_schema(node.op_type, version, domain).deprecated
+    return onnx.defs.has(node.op_type, version, domain) and not is_removed(
+        onnx.defs.get_schema(node.op_type, version, domain)
     )
+
+
+def is_removed(schema: onnx.defs.OpSchema) -> bool:
+    """Return whether a version of an operator ends it: it is deprecated, and not the first."""
+    return schema.deprecated and onnx.defs.has(schema.name, schema.since_version - 1, schema.domain)
 
 
 def label(node: onnx.NodeProto) -> str:

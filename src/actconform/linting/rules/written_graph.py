@@ -49,8 +49,8 @@ MALFORMED = LintRule(
     code="AC213",
     name="malformed-node",
     severity="error",
-    why="Gelu is an operator since opset 20, and the axes of ReduceSum are an attribute up to opset 12 and an input since 13: at another opset it is not defined what such a node computes.",
-    hint="Export the model at an opset that has the node as it is written, or correct what wrote it.",
+    why="The opset of a model says which definition of each operator holds. What has none there (Gelu before opset 20, axes of ReduceSum as an attribute since 13) is refused, or read as something else.",
+    hint="Do what the message says: another opset, or a correction of what wrote the node.",
     check=_malformed,
 )
 """The one rule for graphs whose nodes do not have the form that the other rules read."""
