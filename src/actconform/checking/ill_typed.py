@@ -171,7 +171,7 @@ def _misread(node: onnx.NodeProto, opset: int, types: Mapping[str, str]) -> str:
         if not kind or formal is None:
             continue
         if kind not in formal.types:
-            return f"reads {_named(name, kind)}, and takes {_taken(formal.types)} there"
+            return f"reads {_named(name, kind)}, and takes {_allowed(formal.types)} there"
         before = first.setdefault(formal.type_str, i) if formal.is_homogeneous else i
         if read[before] != kind:
             return (
@@ -226,10 +226,10 @@ def _misfit_between(node: onnx.NodeProto, opset: int, read: Sequence[str], bodie
     return _misfit_passed(node, opset, read, body) or _misfit_carried(node, body)
 
 
-def _branches(then: _Body, other: _Body) -> str:
-    for name, else_name in zip(then.outputs, other.outputs, strict=False):
-        if _differ(then.types.get(name), other.types.get(else_name)):
-            return f"gives {then.named(name)} in then_branch and {other.named(else_name)} in else_branch, which must be of one type"
+def _branches(then: _Body, otherwise: _Body) -> str:
+    for name, else_name in zip(then.outputs, otherwise.outputs, strict=False):
+        if _differ(then.types.get(name), otherwise.types.get(else_name)):
+            return f"gives {then.named(name)} in then_branch and {otherwise.named(else_name)} in else_branch, which must be of one type"
     return ""
 
 
@@ -252,9 +252,9 @@ def _misfit_carried(node: onnx.NodeProto, body: _Body) -> str:
             carried = list(zip(body.inputs[: len(body.inputs) - scanned], body.outputs, strict=False))
         case _:
             carried = []
-    for taken, given in carried:
-        if _differ(body.types.get(taken), body.types.get(given)):
-            return f"carries {body.named(taken)} from turn to turn, and its body gives {body.named(given)} for it"
+    for entering, leaving in carried:
+        if _differ(body.types.get(entering), body.types.get(leaving)):
+            return f"carries {body.named(entering)} from turn to turn, and its body gives {body.named(leaving)} for it"
     return ""
 
 
@@ -277,8 +277,8 @@ def _dtype(spelled: str) -> str:
     return str(STORAGE.get(_SPELLED.get(spelled, 0), spelled[7:-1]))
 
 
-def _taken(spelled: Iterable[str]) -> str:
+def _allowed(spelled: Iterable[str]) -> str:
     """Return the types that a schema allows, tensors first."""
     tensors = sorted(_shown(kind) for kind in spelled if kind in _SPELLED)
-    others = sorted(_shown(kind) for kind in spelled if kind not in _SPELLED)
-    return listed(tensors + others, _FEW)
+    containers = sorted(_shown(kind) for kind in spelled if kind not in _SPELLED)
+    return listed(tensors + containers, _FEW)

@@ -27,17 +27,17 @@ def pad_into_max_pool(graph: GraphProto) -> bool:
     channels, and no axes are named; and the MaxPool pads as it states (no auto_pad) and gives no indices.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    given = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     fused = []
     for pool in graph.node:
-        pad = given.get(pool.input[0]) if _is(pool, "MaxPool") and len(pool.output) == 1 else None
+        pad = producers.get(pool.input[0]) if _is(pool, "MaxPool") and len(pool.output) == 1 else None
         if pad is None or not _is(pad, "Pad") or _read_elsewhere(graph, pad.output[0]):
             continue
         pads = _pads_of_zeros(pad, constants)
         if pads is None or _attribute(pool, "auto_pad", b"NOTSET") != b"NOTSET":
             continue
-        own = _attribute(pool, "pads", [0] * len(pads))
-        _set_attribute(pool, "pads", [int(each) + int(more) for each, more in zip(own, pads, strict=True)])
+        padding = _attribute(pool, "pads", [0] * len(pads))
+        _set_attribute(pool, "pads", [int(each) + int(more) for each, more in zip(padding, pads, strict=True)])
         pool.input[0] = pad.input[0]
         fused.append(pad)
     for pad in fused:
@@ -52,11 +52,11 @@ def softmax_of_whole_reciprocal(graph: GraphProto) -> bool:
     itself. The scale must be a constant, and one number.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    given = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     scales = [
         (node, place)
         for node in graph.node
-        for place in (1 if _quantizes_softmax(graph, node, given) else 3 if _is_quantized_softmax(node) else 0,)
+        for place in (1 if _quantizes_softmax(graph, node, producers) else 3 if _is_quantized_softmax(node) else 0,)
         if place
     ]
     rewritten = False
@@ -78,12 +78,12 @@ REWRITES: dict[str, Rewrite] = {
 """By the name that a register gives them."""
 
 
-def _quantizes_softmax(graph: GraphProto, node: NodeProto, given: dict[str, NodeProto]) -> bool:
+def _quantizes_softmax(graph: GraphProto, node: NodeProto, producers: dict[str, NodeProto]) -> bool:
     """Return whether a node quantizes what a Softmax of quantized numbers gives to it alone."""
-    softmax = given.get(node.input[0]) if _is(node, "QuantizeLinear") else None
+    softmax = producers.get(node.input[0]) if _is(node, "QuantizeLinear") else None
     if softmax is None or not _is(softmax, "Softmax") or _read_elsewhere(graph, softmax.output[0]):
         return False
-    dequantize = given.get(softmax.input[0])
+    dequantize = producers.get(softmax.input[0])
     return dequantize is not None and _is(dequantize, "DequantizeLinear")
 
 
@@ -134,6 +134,6 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
 
 
 def _set_attribute(node: NodeProto, name: str, value: list[int]) -> None:
-    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    remaining = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+    node.attribute.extend([*remaining, helper.make_attribute(name, value)])
