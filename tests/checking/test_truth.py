@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import weakref
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from small_models import ENCODER, FLOW, LSTM, MODELS, QUANTIZED, STEPS, TOKENS, flow, made, numbers
 
 from actconform.checking import truth as truth_module
@@ -31,6 +32,23 @@ def test_evaluating_the_flat_graph_gives_the_truth_again(name):
     assert again.keys() == graph.truth.keys()
     for output, array in again.items():
         np.testing.assert_array_equal(array, graph.truth[output])
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_floats_of_8_bits_are_quantized_once_and_come_back_as_they_are_stored(kind):
+    nodes = (
+        "q = QuantizeLinear (x, s, z)  a = DequantizeLinear (q, s, z)  b = DequantizeLinear (w, s, z)  y = Mul (a, b)"
+    )
+    model = made(f"(float[n, 8] x) => (float[n, 8] y) {{ {nodes} }}", {"s": np.float32(0.0625)}, opset=19)
+    element_type, weights = TensorProto.DataType.Value(kind.replace("_", "").upper()), [1, -2, 0.5, 3, 0, 0.25, -7, 4]
+    model.graph.initializer.append(helper.make_tensor("z", element_type, [], [0.0]))
+    model.graph.initializer.append(helper.make_tensor("w", element_type, [8], weights))
+    x = numbers(1, 4, 8, scale=3)
+    graph = flatten(model, {"x": x})
+    stored = (x / 0.0625).astype(getattr(ml_dtypes, kind)).astype(np.float64)
+    np.testing.assert_array_equal(graph.truth["y"], stored * weights / 256)
+    for draw in draws(graph, {"x": x}, 4):
+        np.testing.assert_allclose(draw["y"], graph.truth["y"], rtol=8 * UNIT)
 
 
 def test_the_truth_of_an_encoder_is_torchs_in_float64():

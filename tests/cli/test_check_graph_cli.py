@@ -95,6 +95,14 @@ def test_an_ill_typed_graph_that_cannot_be_evaluated_either_is_a_finding(check):
     assert "reads x of float32, and takes uint16, uint32, uint64, uint8 there" in done.out
 
 
+def test_quantization_to_floats_of_8_bits_is_judged_node_by_node(check):
+    nodes = "z = Constant <value = float8e4m3fn {0}> ()  q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z)"
+    done, result = check(f"(float[n, 4] x) => (float[n, 4] y) {{ {nodes} }}", opset=19, s=np.float32(0.05))
+    (runtime,) = result.runtimes
+    assert (done.code, runtime.status, result.notes) == (0, "explained", ()), done.err
+    assert all(not level.unjudged for level in runtime.levels)
+
+
 def test_of_a_malformed_graph_nothing_is_run_and_the_graph_is_blamed(check):
     done, result = check("(float[4, 4] x) => (float[1, 4] y) { y = ReduceSum <axes = [0]> (x) }", "--html")
     (graph,) = result.runtimes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from actconform.checking.flatten import FLOW, wide
+from actconform.checking.flatten import FLOW, as_held
 from actconform.onnx.evaluate.computation import computation
 from actconform.onnx.evaluate.element_types import held, output_types
 from actconform.onnx.size_limits import expect_sane_output
@@ -111,7 +111,7 @@ class ConstantValues:
         types = output_types(node, opset, [0 if constant is None else constant.element_type for constant in constants])
         with np.errstate(all="ignore"):
             results = computation(node, opset).compute(
-                [None if each is None else wide(each.array) for each in constants]
+                [None if each is None else as_held(each.array) for each in constants]
             )
             return [
                 Constant(kind, held(np.asarray(array), kind) if kind else np.empty(0))

@@ -18,7 +18,7 @@ from actconform.checking.nonfinite_origins import NonfiniteOrigins
 from actconform.checking.ties import Tie, TieSearch, leading_to_steps
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import Computation, attributes_of, computation
-from actconform.onnx.evaluate.element_types import FORMATS, held, output_types
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held, output_types
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nested_graphs import own_names, reads, subgraphs
@@ -130,6 +130,14 @@ class FlatGraph:
         return dead
 
 
+_COMPUTED = frozenset(STORAGE[element_type] for element_type in FORMATS)
+
+
+def as_held(array: Array) -> Array:
+    """Return an array as evaluators take it: floats of 16 bits and more in float64, all else as it is, smaller floats too."""
+    return array.astype(np.float64, copy=False) if array.dtype in _COMPUTED else array
+
+
 def wide(array: Array) -> Array:
     """Return floats of any format in float64, all else as it is."""
     if array.dtype == np.float64 or array.dtype.kind in "biuSUO":
@@ -193,14 +201,14 @@ class _Flattening:
         graph, source = self._graph, self._source.graph
         for name, array in self._sample.items():
             graph.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
-            self._settle(name, wide(array))
+            self._settle(name, as_held(array))
             graph.nonfinite.given("input", name, array)
         graph.inputs = [value.name for value in source.input if value.name in self._sample]
         graph.outputs = [value.name for value in source.output]
         with np.errstate(all="ignore"):
             self._take_apart(source, "", {})
         graph.truth = {
-            name: wide(graph.constants[name]) if name in graph.constants else self._values[name]
+            name: as_held(graph.constants[name]) if name in graph.constants else self._values[name]
             for name in graph.outputs
             if name in self._values or name in graph.constants
         }
@@ -216,7 +224,7 @@ class _Flattening:
     def _value(self, name: str) -> Array | None:
         """Return a tensor's value; None for one that is left out, or whose value is unknown."""
         if name in self._graph.constants:
-            return wide(self._graph.constants[name])
+            return as_held(self._graph.constants[name])
         return self._values.get(name)
 
     def _take_apart(self, graph: onnx.GraphProto, prefix: str, outer: Mapping[str, str]) -> dict[str, str]:
@@ -371,7 +379,7 @@ class _Flattening:
             array = answers[name]
             self._graph.types[name] = helper.np_dtype_to_tensor_dtype(array.dtype)
             self._graph.answered[name] = array
-            self._settle(name, wide(array))
+            self._settle(name, as_held(array))
             self._graph.nonfinite.computed(flat.proto, name, array)
 
     def _model_up_to(self, last: FlatNode) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 from onnx import TensorProto
 
-from actconform.checking.flatten import node_outputs, wide
+from actconform.checking.flatten import as_held, node_outputs, wide
 from actconform.checking.truth import EXACT, TILE, moved_by, structural_inputs
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.quantized import FLOATS as SMALL_FLOATS
@@ -122,10 +122,12 @@ class FormatNoise:
         return self._moved_codes(name, array, seed) if name in self._zeros else array
 
     def _moved_codes(self, name: str, array: Array, seed: int) -> Array:
-        """Return quantized weights, off by at most half a step; what stands for 0 stays."""
+        """Return quantized weights, off by at most half a step, or by a rounding of their small floats; what stands for 0 stays."""
         zero = self._zeros[name]
         codes: Array = array.astype(np.float64)
         exact = codes == (float(zero.flat[0]) if zero is not None and zero.size else 0.0)
+        if array.dtype.name in SMALL_FLOATS:
+            return _moved(codes, SMALL_FLOATS[array.dtype.name][0], np.random.default_rng(seed), exact)
         return np.where(exact, codes, codes + _uniform(array.shape, np.random.default_rng(seed)))
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
@@ -212,7 +214,7 @@ def _after(node: FlatNode, values: dict[str, Array] | None, step: _Step | None) 
 
 
 def _start(graph: FlatGraph, sample: Bundle, lane: FormatNoise) -> dict[str, Array]:
-    values = {name: wide(array) for name, array in {**sample, **graph.answered}.items()}
+    values = {name: as_held(array) for name, array in {**sample, **graph.answered}.items()}
     with np.errstate(all="ignore"):
         return values | {name: lane.data(name, values[name], graph.types[name]) for name in graph.inputs}
 
@@ -232,7 +234,7 @@ def _step(graph: FlatGraph, node: FlatNode, lane: FormatNoise, values: Mapping[s
 def _read(graph: FlatGraph, values: Mapping[str, Array], lane: FormatNoise, name: str) -> Array:
     if name not in graph.constants:
         return values[name]
-    return lane.data(name, wide(graph.constants[name]), graph.types[name])
+    return lane.data(name, as_held(graph.constants[name]), graph.types[name])
 
 
 def _outputs(graph: FlatGraph, node: FlatNode, inputs: Sequence[Array | None]) -> list[Array]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from actconform.checking.flatten import wide
+from actconform.checking.flatten import as_held, wide
 from actconform.checking.result import TensorCheck, Unjudged
 from actconform.checking.runs import Marks
 from actconform.errors import Unsupported
@@ -125,7 +125,7 @@ class Judge:
 
     def _approximation(self, name: str) -> Approximation | None:
         if name in self._graph.constants:
-            value = wide(self._graph.constants[name])
+            value = as_held(self._graph.constants[name])
             return Approximation(value, self._rounding(name, value))
         return self._values.get(name)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from onnx import TensorProto
 
-from actconform.checking.flatten import node_outputs, wide
+from actconform.checking.flatten import as_held, node_outputs
 from actconform.checking.sum_lengths import sum_length
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
@@ -60,8 +60,8 @@ def evaluated(
     With `draw` every tensor that an implementation rounds is off by one rounding. `observe` hears of each node that was computed, with
     its outputs. Tensors are freed after their last reader.
     """
-    values = {name: wide(array) for name, array in sample.items()}
-    values |= {name: wide(array) for name, array in graph.answered.items()}
+    values = {name: as_held(array) for name, array in sample.items()}
+    values |= {name: as_held(array) for name, array in graph.answered.items()}
     if draw:
         values |= {name: draw.data(name, values[name], graph.types[name]) for name in graph.inputs}
     dead = graph.last_readers()
@@ -77,14 +77,14 @@ def evaluated(
                 values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
             for name in unread:
                 values.pop(name, None)
-    values |= {name: wide(graph.constants[name]) for name in graph.outputs if name in graph.constants}
+    values |= {name: as_held(graph.constants[name]) for name in graph.outputs if name in graph.constants}
     return {name: values[name] for name in graph.outputs if name in values}
 
 
 def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: NodeArithmetic | None) -> Array:
     if name not in graph.constants:
         return values[name]
-    array = wide(graph.constants[name])
+    array = as_held(graph.constants[name])
     return draw.data(name, array, graph.types[name]) if draw else array
 
 

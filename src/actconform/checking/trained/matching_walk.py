@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from actconform.checking.flatten import node_outputs, wide
+from actconform.checking.flatten import as_held, node_outputs
 from actconform.checking.trained.fingerprint import Shelf, fingerprint
 from actconform.checking.trained.layouts import Layout, laid_out, layout_in, scale_of
 
@@ -86,7 +86,7 @@ class Walk:
         }
         """Of all trained tensors of floats."""
         self._shelf = Shelf(self.prints.items())
-        self._given = {name: wide(array) for name, array in {**sample, **graph.answered}.items()}
+        self._given = {name: as_held(array) for name, array in {**sample, **graph.answered}.items()}
         self.values: dict[str, Array] = dict(self._given)
         """Of live tensors."""
         for name in graph.inputs:
@@ -193,7 +193,7 @@ class Walk:
         if any(name not in values and name not in constants for name in node.inputs):
             return {}
         inputs = [
-            (wide(constants[name]) if name in constants else values[name]) if name else None
+            (as_held(constants[name]) if name in constants else values[name]) if name else None
             for name in node.proto.input
         ]
         try:
