@@ -195,6 +195,41 @@ def test_nodes_in_functions_are_judged_by_the_opset_of_the_function():
     assert node.words.startswith("is not an operator of opset 18")
 
 
+FUNCTION = '<domain: "local", opset_import: ["" : 17]> f <slope> (a, low, high) => (c, d) { c = Clip (a, low, high)  d = LeakyRelu <alpha: float = @slope> (a) }'
+
+
+def called(call: str) -> list[str]:
+    return [each.words for each in malformed_nodes(made(f"(float[4] x) => (float[4] y) {{ {call} }}", more=FUNCTION))]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("y = local.f (x, x, x, x)", "has 4 inputs, and takes at most 3"),
+        ("y, z, t = local.f (x)", "has 3 outputs, and gives at most 2"),
+        ("y = local.f <foo = 1> (x)", "has the attribute foo, and takes only slope"),
+    ],
+)
+def test_a_call_that_its_function_does_not_fit_is_malformed(call, words):
+    assert called(call) == [f"{words} as a call of the model's function local.f"]
+
+
+@pytest.mark.parametrize(
+    "call", ["y = local.f (x)", "y, z = local.f <slope = 0.5> (x, , x)", "y = local.f <__own = 1> (x)"]
+)
+def test_a_call_may_leave_out_inputs_outputs_and_attributes(call):
+    assert called(call) == []
+
+
+def test_an_attribute_refers_to_one_of_a_function_in_a_function_alone():
+    inside = made("(float[4] x) => (float[4] y) { y = local.f (x) }", more=FUNCTION)
+    inside.graph.node[0].CopyFrom(inside.functions[0].node[1])
+    inside.graph.node[0].input[0], inside.graph.node[0].output[0] = "x", "y"
+    (node,) = malformed_nodes(inside)
+    assert node.words == "refers for its attribute alpha to the attribute slope of a function, and stands in none"
+    assert not node.readable
+
+
 # Every broken graph is linted and checked, or refused in one line
 
 NAMES = ["axes", "axis", "to", "keepdims", "perm", "value", "split", "body", "other"]

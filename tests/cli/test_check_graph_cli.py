@@ -112,6 +112,15 @@ def test_of_a_malformed_graph_nothing_is_run_and_the_graph_is_blamed(check):
     assert "The graph is at fault at ReduceSum:y" in Path("actconform-check/index.html").read_text("utf-8")
 
 
+def test_a_call_with_too_many_inputs_is_the_graphs_fault(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function = '<domain: "local", opset_import: ["" : 17]> f (a) => (c) { c = Relu (a) }'
+    onnx.save(made("(float[4] x) => (float[4] y) { y = local.f (x, x) }", more=function), "model.onnx")
+    done = cli("check", "model.onnx")
+    assert done.code == 1, done.err
+    assert "has 2 inputs, and takes at most 1 as a call of the model's function local.f" in " ".join(done.out.split())
+
+
 def test_an_operator_that_the_opset_lacks_is_the_graphs_fault_where_a_runtime_refuses_it(check):
     done, result = check("(float[n, 4] x) => (float[n, 4] y) { y = Gelu (x) }", opset=18)
     runtime, graph = result.runtimes

@@ -17,6 +17,9 @@ sys.path.append(str(Path(__file__).parents[1] / "checking"))
 
 from small_models import made, numbers
 
+from actconform.linting import session
+from actconform.linting.session import lint_source
+
 HEAD = "h = Gemm (x, w, b)  g = MatMul (h, one)  y = Softmax <axis = -1> (g)"
 WEIGHTS = {"w": numbers(1, 4, 8), "b": numbers(2, 8), "one": numbers(3, 8, 1)}
 
@@ -224,6 +227,25 @@ def test_an_attribute_of_the_wrong_type_is_refused_after_the_others_were_linted(
         "typed.onnx: node -> y (Softmax) has the attribute 'axis' of type FLOAT, and its operator takes INT there"
         in line
     )
+
+
+def test_a_mistake_in_a_rule_costs_one_model_of_several(cli, tmp_path, monkeypatch):
+    def fail(request, **_):
+        if request.source == "odd.onnx":
+            raise KeyError("axes")
+        return lint_source(request, **_)
+
+    monkeypatch.setattr(session, "lint_source", fail)
+    write(tmp_path / "odd.onnx")
+    write(tmp_path / "bad.onnx")
+    done = cli("lint", "odd.onnx", "bad.onnx")
+    assert done.code == 2
+    assert "error   AC101  y (Softmax)" in done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: odd.onnx: a mistake in actconform keeps it from being linted: KeyError: 'axes'")
+    assert "`actconform lint odd.onnx`" in line
+    with pytest.raises(KeyError):
+        cli("lint", "odd.onnx")
 
 
 def test_axes_that_the_shapes_do_not_have_end_no_lint(cli, tmp_path):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
-from actconform.checking.structure import OLDEST_OPSET, is_removed, operator_domain, operator_nodes, operator_version
+from actconform.checking.structure import OLDEST_OPSET, is_removed, operator_domain, operator_version, opsets_of
 from actconform.errors import near
 from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, CONTRIB
+from actconform.onnx.gates import deep
 from actconform.text import listed, number_of, one_line
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ _ANY = 2**31 - 1  # what schemas state for no limit
 _OLD_OF_RUNTIME = frozenset(
     "Affine Crop DynamicSlice GivenTensorFill GRUUnit ImageScaler MeanVarianceNormalization ParametricSoftplus Scale ScaledTanh ThresholdedRelu".split()  # noqa: SIM905
 )
+_UNBOUND_ADVICE = (
+    "state the attribute's value there, or take the attribute out: only a node in a function may refer to one of it"
+)
+_CALL_ADVICE = "correct what wrote it, and export the model anew: a call has no more inputs, outputs and attributes than its function"
 _OLD_BELOW = 10  # ONNX Runtime has these operators in the standard's domain at opsets below
 
 
@@ -41,12 +46,56 @@ class Malformed(NamedTuple):
 def malformed_nodes(model: onnx.ModelProto) -> Iterator[Malformed]:
     """Yield the malformed nodes of a model, in order, those in branches, loops and functions among them.
 
-    Judged are operators of the domains that the installed onnx has; one in another domain, or a function of the model, is not.
+    Judged are operators of the domains that the installed onnx has, and calls of the model's functions; operators of other domains are
+    not, but for an attribute that refers to one of a function where there is none.
     """
-    for node, opsets in operator_nodes(model):
-        domain = operator_domain(node.domain)
-        if domain in _domains() and (malformed := _malformed(node, domain, operator_version(domain, opsets))):
-            yield malformed
+    functions: dict[tuple[str, str], list[onnx.FunctionProto]] = defaultdict(list)
+    for function in model.functions:
+        functions[_key(function.domain, function.name)].append(function)
+    for holder, body in ((model, model.graph), *((function, function) for function in model.functions)):
+        opsets = opsets_of(holder)
+        for node in deep(body.node):
+            domain = operator_domain(node.domain)
+            if holder is model and (words := _unbound(node)):
+                yield Malformed(node, words, _UNBOUND_ADVICE, readable=False, runs=False)
+            elif called := functions.get(_key(node.domain, node.op_type)):
+                yield from _malformed_call(node, called)
+            elif domain in _domains() and (malformed := _malformed(node, domain, operator_version(domain, opsets))):
+                yield malformed
+
+
+def _key(domain: str, name: str) -> tuple[str, str]:
+    return operator_domain(domain), name
+
+
+def _unbound(node: onnx.NodeProto) -> str:
+    """Return which attribute of a node refers to one of a function, and which; "" where none does."""
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            name, referred = one_line(attribute.name, 80), one_line(attribute.ref_attr_name, 80)
+            return f"refers for its attribute {name} to the attribute {referred} of a function, and stands in none"
+    return ""
+
+
+def _malformed_call(node: onnx.NodeProto, called: Sequence[onnx.FunctionProto]) -> Iterator[Malformed]:
+    """Yield a call that gives or takes more than its function has; `called` are those of its name. Inputs and outputs may be left out."""
+    for function in called:
+        if function.overload != node.overload:
+            continue
+        attributes = [*function.attribute, *(attribute.name for attribute in function.attribute_proto)]
+        schema = _Schema(
+            since=1,
+            removed=False,
+            inputs=[(name, False) for name in function.input],
+            outputs=[(name, False) for name in function.output],
+            input_counts=(0, len(function.input)),
+            output_counts=(0, len(function.output)),
+            attributes=dict.fromkeys(attributes, False),
+        )
+        if words := _miscounted_or_misstated(node, schema):
+            name = one_line(f"{function.domain}.{function.name}", 160)
+            words += f" as a call of the model's function {name}"
+            yield Malformed(node, words, _CALL_ADVICE, readable=False, runs=False)
 
 
 def _malformed(node: onnx.NodeProto, domain: str, opset: int) -> Malformed | None:
@@ -131,11 +180,18 @@ def _names(domain: str) -> list[str]:
 
 def _misfit(node: onnx.NodeProto, schema: _Schema) -> str:
     """Return what the schema does not have, without the opset; "" where the node fits."""
+    if words := _miscounted_or_misstated(node, schema):
+        return words
+    if node.op_type == "Constant" and not node.attribute:
+        return "states no value, which it must have"
+    return _unfit_bodies(node, schema)
+
+
+def _miscounted_or_misstated(node: onnx.NodeProto, schema: _Schema) -> str:
     return (
         _miscounted("input", node.input, schema.input_counts, schema.inputs)
         or _miscounted("output", node.output, schema.output_counts, schema.outputs)
         or _misstated(node, schema)
-        or _unfit_bodies(node, schema)
     )
 
 
@@ -143,7 +199,8 @@ def _miscounted(kind: str, names: Sequence[str], counts: tuple[int, int], formal
     least, most = counts
     verb = "takes" if kind == "input" else "gives"
     if not least <= len(names) <= most:
-        expected = f"{least}" if least == most else f"{least} or more" if most >= _ANY else f"{least} to {most}"
+        upper = f"{least} to {most}" if least else f"at most {most}"
+        expected = f"{least}" if least == most else f"{least} or more" if most >= _ANY else upper
         return f"has {number_of(len(names), kind)}, and {verb} {expected}"
     for i, name in enumerate(names):
         formal_name, required = formal[min(i, len(formal) - 1)]  # a variadic one stands for all further ones
@@ -169,8 +226,6 @@ def _misstated(node: onnx.NodeProto, schema: _Schema) -> str:
     missing = [name for name, required in schema.attributes.items() if required and name not in stated]
     if missing:
         return f"lacks {_attributes(missing)}, which it must have"
-    if node.op_type == "Constant" and not stated:
-        return "states no value, which it must have"
     return ""
 
 

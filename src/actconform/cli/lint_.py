@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from actconform.cli import _completion, _options, announced
-from actconform.errors import UsageError
+from actconform.errors import PluginError, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.settings import read_config
@@ -134,6 +134,11 @@ def _lint_several(
         except UsageError as error:
             unread[one_line(request.source)] = str(error)
             continue
+        except (OSError, PluginError):
+            raise
+        except Exception as error:  # noqa: BLE001  a mistake of a rule costs one model
+            unread[one_line(request.source)] = _failed(request.source, error)
+            continue
         results.append(result)
         if not as_json:
             print_lint(open_console(), result)
@@ -150,6 +155,14 @@ def _lint_several(
         f"{number_of(len(requests), 'model')}: {clean:,} clean, {len(results) - clean:,} not clean{others}", err=as_json
     )
     return 2 if unread else 0 if clean == len(results) else 1
+
+
+def _failed(source: str, error: Exception) -> str:
+    shown = one_line(source)
+    return (
+        f"{shown}: a mistake in actconform keeps it from being linted: {type(error).__name__}: {one_line(str(error), 300)}; "
+        f"report it with what `actconform lint {shown}` alone prints"
+    )
 
 
 def _document(result: LintResult) -> dict[str, object]:
