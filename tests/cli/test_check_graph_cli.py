@@ -53,7 +53,7 @@ def test_an_infinite_weight_that_spoils_no_output_is_a_note(check):
     assert (done.code, result.explained) == (0, True), done.out
     (note,) = result.notes
     assert note.startswith(
-        "weight w has 1 infinity among 12 numbers, the first at [2, 1]; no output is seen to be spoiled"
+        "weight w has 1 infinity among 12 numbers, the first at [2, 1]; in float64 it spoils no output"
     )
     assert "weight w has 1 infinity" in done.out
 

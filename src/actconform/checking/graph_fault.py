@@ -133,7 +133,7 @@ def weights_of_graph(
 
 def _harmless(weights: Sequence[NonfiniteWeight]) -> Iterator[str]:
     for weight in weights[:_FEW]:
-        yield f"{weight.label} {weight.words}; no output is seen to be spoiled by it with these inputs, and with others one may be: {_way(weight)}"
+        yield f"{weight.label} {weight.words}; in float64 it spoils no output with these inputs; with others it may, and so may a runtime that lets it through: {_way(weight)}"
     if len(weights) > _FEW:
         yield f"so it is with {_names(each.label for each in weights[_FEW:])}"
 
