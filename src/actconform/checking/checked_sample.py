@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from actconform.checking.result import OutputCheck, SampleFacts
 from actconform.checking.spread import output_verdict
 from actconform.checking.truth import draws
+from actconform.checking.undefined_values import undefined_tensors
 from actconform.onnx.evaluate.element_types import STORAGE
 
 if TYPE_CHECKING:
@@ -61,13 +62,21 @@ class CheckedSample:
         """The outputs of draws in which all that rounding decides goes both ways."""
         return draws(self.graph, self.inputs, swayed=True)
 
+    @cached_property
+    def undefined(self) -> dict[str, str]:
+        """See `undefined_tensors`."""
+        return undefined_tensors(self.graph)
+
     def verdict(self, output: OutputCheck, array: Array) -> OutputCheck:
         """Return `output`, which has its name, sample and shape, with the verdict on an answer whose truth there is.
 
+        One that the standard does not define is not judged.
         One that rounding does not explain may be explained by what it decides at a step function: each element by as much as
         these decisions move it.
         """
         graph, name = self.graph, output.name
+        if reason := self.undefined.get(name):
+            return replace(output, unjudged=reason)
         truth, element_type = graph.truth[name], graph.types.get(name, 0)
         quantized = quantizes(graph)
         verdict = output_verdict(output, array, truth, self.draws, element_type, quantized=quantized)

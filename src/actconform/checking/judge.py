@@ -11,9 +11,12 @@ from msgspec.structs import replace
 from actconform.checking.flatten import as_held, wide
 from actconform.checking.result import TensorCheck, Unjudged
 from actconform.checking.runs import Marks
+from actconform.checking.undefined_values import integers_of, undefined_outputs
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.element_types import FORMATS
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
+from actconform.onnx.gates import standard_opset
+from actconform.text import one_line
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ class Judge:
         self._carried: dict[str, int] = {}
         """The places of the nodes that give the tensors which were not seen."""
         self._dead = graph.last_readers()
+        self._opset = standard_opset(graph.model)
+        self._undefined: dict[str, str] = {}
+        """By tensor why the standard does not define it."""
         self.place = 0
         """How many nodes are done with."""
         self._shown: dict[str, Array] = {}
@@ -83,18 +89,31 @@ class Judge:
 
     def _judged(self, node: FlatNode) -> Iterator[TensorCheck]:
         bounded = self._bounded(node)
+        undefined = undefined_outputs(node, self._opset, self._read_nan(node))
+        self._undefined |= undefined
+        if bounded is not None and undefined.keys() >= {*node.outputs}:
+            self.unjudged.append(Unjudged(node.name, node.proto.op_type, next(iter(undefined.values()))))
         for i, name in enumerate(node.proto.output):
             shown = self._shown.get(name) if name else None
-            if name in self._graph.outputs and bounded is not None and i < len(bounded):
-                self.expected[name] = bounded[i]
-            if shown is not None and bounded is not None and i < len(bounded):
-                expected = with_exact_specials(bounded[i], [self._values.get(read) for read in node.inputs])
-                yield _verdict(node, name, shown, expected, FORMATS.get(node.types[i]), self._segment())
+            expected = bounded[i] if bounded is not None and i < len(bounded) and name not in undefined else None
+            if name in self._graph.outputs and expected is not None:
+                self.expected[name] = expected
+            if shown is not None and expected is not None:
+                exact = with_exact_specials(expected, [self._values.get(read) for read in node.inputs])
+                yield _verdict(node, name, shown, exact, FORMATS.get(node.types[i]), self._segment())
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
-            elif name and bounded is not None and i < len(bounded):
-                self._values[name] = carried_as(bounded[i], FORMATS.get(node.types[i]))
+            elif name and expected is not None:
+                self._values[name] = carried_as(expected, FORMATS.get(node.types[i]))
                 self._carried[name] = self.place
+
+    def _read_nan(self, node: FlatNode) -> str:
+        """Return which input of a node that gives integers held NaN as it was read, in words; empty where none did."""
+        for name in node.inputs if integers_of(node) else ():
+            read = self._approximation(name)
+            if read is not None and read.value.dtype.kind == "f" and np.isnan(read.value).any():
+                return f"{one_line(name, 80)}, which it read, holds NaN"
+        return ""
 
     def _segment(self) -> tuple[str, ...]:
         """Return the nodes since the last tensors that were seen, up to the one that is judged now, in the order of the graph."""
@@ -109,7 +128,8 @@ class Judge:
     def _bounded(self, node: FlatNode) -> list[Approximation] | None:
         missing = [name for name in node.inputs if name not in self._graph.constants and name not in self._values]
         if node.computation is None or missing:
-            reason = node.unsupported or self._graph.unknown.get(missing[0], f"its input {missing[0]} is not known")
+            unknown = {**self._undefined, **self._graph.unknown}
+            reason = node.unsupported or unknown.get(missing[0], f"its input {missing[0]} is not known")
             self.unjudged.append(Unjudged(node.name, node.proto.op_type, reason))
             return None
         inputs = [self._approximation(name) if name else None for name in node.proto.input]

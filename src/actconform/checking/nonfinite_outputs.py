@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.checking.nonfinite_weights import COMPARES, READS_NO_VALUE
-from actconform.onnx.evaluate.element_types import FORMATS
+from actconform.checking.undefined_values import integers_of
 from actconform.onnx.nested_graphs import needed
 from actconform.text import number_of, one_line
 
@@ -48,10 +47,7 @@ def integers_of_nan(graph: FlatGraph) -> dict[str, FlatNode]:
     return {
         node.name: node
         for node in graph.nodes
-        if node.name in live
-        and node.proto.op_type not in (*COMPARES, *READS_NO_VALUE)
-        and any(kind and kind not in FORMATS for kind in node.types)
-        and any(name in graph.nonfinite.nan for name in node.inputs)
+        if node.name in live and integers_of(node) and any(name in graph.nonfinite.nan for name in node.inputs)
     }
 
 
