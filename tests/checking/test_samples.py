@@ -9,6 +9,7 @@ from onnx import numpy_helper
 from small_models import made
 
 from actconform.checking.inputs import write_sample
+from actconform.checking.runs import RunFailure, RuntimeOutputs
 from actconform.checking.samples import draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
 from actconform.errors import UsageError
@@ -79,3 +80,39 @@ def test_sizes_are_those_that_the_runtime_takes_and_one_that_is_absent_is_not_as
     place = source(tmp_path, FIXED)
     samples = drawn(place, [runtime("no-accelerator"), runtime("silent"), runtime("ort-cpu")])
     assert {sample.inputs["x"].shape for sample in samples} == {(2, 4)}
+
+
+class Gone:
+    """A runtime that answers nothing."""
+
+    name = "gone"
+
+    def __init__(self, kind):
+        self.failure = RunFailure(kind, "was killed by SIGABRT")
+        self.asked = 0
+
+    def start(self):
+        return {}
+
+    def outputs(self, *_):
+        self.asked += 1
+        return RuntimeOutputs(failure=self.failure)
+
+
+@pytest.mark.parametrize("kind", ["crash", "timeout"])
+def test_where_a_runtime_dies_the_graph_decides_which_sizes_fit(tmp_path, kind):
+    gone = Gone(kind)
+    samples = drawn(source(tmp_path, FIXED), [gone])
+    assert {sample.inputs["x"].shape for sample in samples} == {(2, 4)}
+    assert gone.asked == 1
+
+
+def test_an_error_of_a_runtime_is_a_refusal_of_the_inputs(tmp_path):
+    with pytest.raises(UsageError, match="no inputs were found that are taken"):
+        drawn(source(tmp_path, FIXED), [Gone("error")])
+
+
+def test_inputs_that_kill_a_process_are_taken(tmp_path, runtime):
+    place = source(tmp_path)
+    killed, healthy = drawn(place, [runtime("dies")]), drawn(place)
+    assert [sample.facts.shapes for sample in killed] == [sample.facts.shapes for sample in healthy]

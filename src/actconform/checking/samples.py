@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from actconform.checking.checked_sample import CheckedSample
 from actconform.checking.draw import draw_samples
+from actconform.checking.flatten import flatten
 from actconform.checking.inputs import read_reference, read_samples
 from actconform.checking.model_file import ModelFile
 from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
-from actconform.errors import UsageError
+from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -59,23 +60,25 @@ def draw_user_samples(
 ) -> list[CheckedSample]:
     """Return samples drawn from the model's signature, at sizes that the first runtime which is available takes.
 
+    Once a runtime dies, or gives no answer in time, the float64 evaluation of the graph decides in its place what it takes.
     Each of `refusals` says why a trained model refuses inputs, or None. Raises UsageError where none are taken.
     """
     usable = [runs for runs in runtimes if not isinstance(runs.start(), RunFailure)]
+    dead = False
     with ModelFile(source.model) as file:
 
         def refusal(arrays: Bundle) -> str | None:
-            while usable:
-                answer = usable[0].outputs(file, arrays)
-                if answer.failure is not None and answer.failure.kind == "timeout":
-                    raise UsageError(
-                        f"the model gives no answer on {usable[0].name} in time, with the first inputs that were drawn: raise "
-                        "--timeout, or give inputs with --inputs"
-                    )
-                if answer.failure is None or answer.failure.kind != "refused":
-                    return answer.failure.message if answer.failure else None
-                usable.pop(0)  # it refuses the model, whatever the inputs
-            return None
+            nonlocal dead
+            while usable and not dead:
+                failure = usable[0].outputs(file, arrays).failure
+                if failure is None:
+                    return None
+                dead = failure.kind in ("crash", "timeout")
+                if failure.kind == "refused":
+                    usable.pop(0)  # it refuses the model, whatever the inputs
+                elif not dead:
+                    return failure.message
+            return _refusal_of_graph(source, arrays) if dead else None
 
         def refusal_of_any(arrays: Bundle) -> str | None:
             words = (refuses(arrays) for refuses in (refusal, *refusals))
@@ -85,6 +88,17 @@ def draw_user_samples(
             source, seed=seed, count=count, ranges=ranges, accepts=refusal_of_any, max_memory=max_memory
         )
     return [checked_sample(sample, f"drawn by seed {seed}", sample.words) for sample in drawn]
+
+
+def _refusal_of_graph(source: Source, arrays: Bundle) -> str | None:
+    """Return why the graph cannot be evaluated at these inputs, in words; None where it can, or where nothing here evaluates it."""
+    try:
+        flatten(source.model, arrays)
+    except ValueError as error:
+        return str(error)
+    except Unsupported:
+        return None
+    return None
 
 
 def checked_sample(sample: InputSample, origin: str, drawn: Mapping[str, str] | None = None) -> CheckedSample:
