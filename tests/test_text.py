@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.text import LONGEST, listed, number_of, one_line, visible
+from actconform.text import LONGEST, labelled, listed, number_of, one_line, visible
 
 COMMANDS = (
     "error",
@@ -93,3 +93,9 @@ def test_the_first_of_a_list_are_named_and_the_rest_counted() -> None:
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
     assert listed(["a"] * 1236, 2, "; ") == "a; a and 1,234 more"
+
+
+def test_a_node_is_called_by_its_escaped_name_and_operator():
+    assert labelled("fc", "MatMul") == "fc (MatMul)"
+    assert labelled("a\nb", "Mat\x1bMul") == f"{one_line('a' + chr(10) + 'b')} ({one_line('Mat' + chr(27) + 'Mul')})"
+    assert "\n" not in labelled("a\nb", "Mul")

@@ -40,6 +40,11 @@ def number_of(count: int, singular: str, plural: str = "") -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+def labelled(name: str, operator: str) -> str:
+    """Return what sentences call a node, by its name and operator, both escaped: "fc (MatMul)"."""
+    return f"{one_line(name, 80)} ({one_line(operator, 80)})"
+
+
 def listed(words: Sequence[str], most: int, between: str = ", ") -> str:
     """Return the first `most` of some words, and how many more there are: "a, b and 1,234 more"; the words are taken as they are."""
     shown = between.join(words[:most])

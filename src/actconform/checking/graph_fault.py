@@ -13,7 +13,7 @@ from actconform.checking.model_check import answers_of_runtimes
 from actconform.checking.nonfinite_weights import nonfinite_weights
 from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
 from actconform.checking.spoiling_weights import first_spoiling
-from actconform.text import listed, one_line
+from actconform.text import labelled, listed, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -145,7 +145,7 @@ def node_name(node: onnx.NodeProto) -> str:
 
 def _way(weight: NonfiniteWeight) -> str:
     values = "NaN" if weight.nan else "an infinity"
-    by = f"{one_line(node_name(weight.spoiled), 80)} ({one_line(weight.spoiled.op_type, 80)})"
+    by = labelled(node_name(weight.spoiled), weight.spoiled.op_type)
     if weight.output:
         return f"it comes to output {one_line(weight.output, 80)} as it is, from {by}"
     if weight.spoiled is weight.reader:

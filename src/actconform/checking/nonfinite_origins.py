@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from actconform.text import one_line
+from actconform.text import labelled, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +38,7 @@ class NonfiniteOrigins:
             return
         nan = next((self.nan[operand] for operand in node.input if operand in self.nan), "")
         infinite = next((self.infinite[operand] for operand in node.input if operand in self.infinite), "")
-        label = f"{one_line(node.name, 80)} ({one_line(node.op_type, 80)})"
+        label = labelled(node.name, node.op_type)
         if has_nan and not nan:
             nan = f"{label} gives NaN for " + (f"an infinity, and {infinite}" if infinite else "finite operands")
         if has_infinity and not infinite:

@@ -8,7 +8,7 @@ import numpy as np
 
 from actconform.checking.undefined_values import integers_of
 from actconform.onnx.nested_graphs import needed
-from actconform.text import number_of, one_line
+from actconform.text import labelled, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,5 +87,5 @@ def _of_integers(samples: Sequence[CheckedSample]) -> Iterator[str]:
             if name not in told:
                 told.add(name)
                 origin = next(words for each in node.inputs if (words := sample.graph.nonfinite.nan.get(each)))
-                label = f"{one_line(name, 80)} ({one_line(node.proto.op_type, 80)})"
+                label = labelled(name, node.proto.op_type)
                 yield f"{label} reads NaN in sample {place}, and what it gives for that means nothing: {origin}"

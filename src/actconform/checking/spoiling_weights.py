@@ -11,7 +11,7 @@ from actconform.checking.flatten import flatten
 from actconform.checking.made_finite import INSTEAD
 from actconform.checking.nonfinite_outputs import integers_of_nan
 from actconform.errors import Unsupported
-from actconform.text import number_of, one_line
+from actconform.text import labelled, number_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +91,7 @@ def _spoiled(graph: FlatGraph, clean: FlatGraph, sample: int) -> Iterator[str]:
     sound = integers_of_nan(clean)
     for name, node in integers_of_nan(graph).items():
         if name not in sound:
-            label = f"{one_line(name, 80)} ({one_line(node.proto.op_type, 80)})"
+            label = labelled(name, node.proto.op_type)
             yield f"{label} reads NaN in sample {sample}; {_CLEAN} it reads none"
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from actconform.checking.nonfinite_weights import COMPARES, READS_NO_VALUE
 from actconform.onnx.evaluate.element_types import STORAGE
 from actconform.onnx.gates import standard_opset
-from actconform.text import one_line
+from actconform.text import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ def undefined_outputs(node: FlatNode, opset: int, nan: str) -> dict[str, str]:
 
     `nan` says where that NaN comes from; empty where it reads none.
     """
-    label = f"{one_line(node.name, 80)} ({one_line(node.proto.op_type, 80)})"
+    label = labelled(node.name, node.proto.op_type)
     undefined = {}
     if nan:
         reason = f"{label} makes integers or booleans of NaN, which the standard does not define: {nan}"

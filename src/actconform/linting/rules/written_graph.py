@@ -9,7 +9,7 @@ from onnx import TensorProto
 from actconform.checking.ill_typed import ill_typed_nodes
 from actconform.linting.linted_graph import name_of
 from actconform.plugin.lint_rule import LintRule
-from actconform.text import one_line
+from actconform.text import labelled, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def _nonfinite_weights(model: LintedModel) -> Iterator[LintObservation]:
         if weight.output:
             message += f"; it comes to output {one_line(weight.output, 80)}"
         elif weight.spoiled is not weight.reader:
-            message += f"; it comes to {one_line(name_of(weight.spoiled), 80)} ({one_line(weight.spoiled.op_type, 80)})"
+            message += f"; it comes to {labelled(name_of(weight.spoiled), weight.spoiled.op_type)}"
         numbers = {"nan": weight.nan, "infinite": weight.infinite, "elements": weight.size}
         yield model.at(weight.reader, message, numbers)
 
